@@ -1,0 +1,189 @@
+"""Every field of a run, with its default. Experiments start from `get_config()` and change a few.
+
+A duration is text: "2000 steps", "30 epochs", "1e9 examples" or "10 %" (of `total`).
+`python -m nlip_jax train --help` prints this page.
+"""
+
+from ml_collections import ConfigDict
+
+# Fields that may differ when a run goes on in the same workdir: they change how the work is done,
+# not what is computed. `total` may grow too where the schedule does not depend on it.
+RUNTIME = (
+    "mesh.*",
+    "data.cache",
+    "data.cache_bytes",
+    "data.workers",
+    "data.threads",
+    "data.prefetch",
+    "checkpoint.*",
+    "log.*",
+    "evaluation.*",
+    "evaluators.*",
+    "report.*",
+    "runtime",
+)
+
+
+def synthetic_source() -> ConfigDict:
+    """Procedural scenes: a data set without files, with planted noise whose truth is known."""
+    c = ConfigDict()
+    c.num_examples = 20_000  # one scene with one caption each
+    c.split = "train"  # another split has other scenes
+    c.seed = 0
+    c.image_size = 32  # pixels; the scenes are drawn at this size
+    c.mismatched = 0.0  # share of captions that describe another scene
+    c.incomplete = 0.0  # share of captions that leave objects or attributes out
+    c.irrelevant = 0.0  # share of captions that are file names, dates, shop talk
+    return c
+
+
+def tar_source() -> ConfigDict:
+    """Tar shards as img2dataset and WebDataset write them, read in place through an index."""
+    c = ConfigDict()
+    c.shards = ""  # "data/train/*.tar" or "data/{00000..00331}.tar"
+    c.caption_key = "txt"  # "txt", or "json:FIELD" (a text or a list of texts)
+    # expand: each (image, caption) is an example | sample: one caption an image, drawn each epoch
+    c.captions = "expand"
+    c.index = ""  # folder of the index; empty: WORKDIR/index, made on first use
+    c.num_images = 0  # only the first so many images; 0: all
+    return c
+
+
+def retrieval_set(source: str, spec: ConfigDict) -> ConfigDict:
+    """A captioned set to retrieve from, for `evaluators.retrieval`."""
+    return ConfigDict({"source": source, source: spec})
+
+
+def class_scenes() -> ConfigDict:
+    """Procedural scenes of one object each, for `evaluators.zero_shot`."""
+    c = ConfigDict()
+    c.source = "class_scenes"  # where the labelled images come from
+    c.class_scenes = ConfigDict()
+    c.class_scenes.images_per_class = 10
+    c.class_scenes.split = "validation"
+    c.class_scenes.seed = 0
+    c.class_scenes.image_size = 32
+    c.ensemble = "embeddings"  # embeddings | similarities | none: how templates are combined
+    return c
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The defaults of every field."""
+    if arg:
+        raise ValueError(f"configs/base.py takes no argument, got {arg!r}")
+    c = ConfigDict()
+    c.seed = 0  # of parameters, order, augmentation, planting
+    c.method = "nlip"  # clip | nlip, or "package.module:function" of your own
+    c.total = "20 epochs"  # length of the run
+    c.batch_size = 256  # global: every loss sees all of it
+
+    # --- data -----------------------------------------------------------------------------------
+    c.data = ConfigDict()
+    c.data.source = "synthetic"  # synthetic | tar: which of the blocks below is read
+    c.data.synthetic = synthetic_source()
+    c.data.tar = tar_source()
+    c.data.plant_mismatch = 0.0  # share of examples whose captions are permuted, to measure noise
+    c.data.image_size = 32  # pixels of the square the image tower sees
+    c.data.resize = "center_crop"  # center_crop | squash: how an image becomes that square
+    c.data.crop_scale = (1.0, 1.0)  # share of the area a random crop keeps; (1, 1): no crop
+    c.data.flip = False  # mirror half of the images in training; wrong where captions say left
+    c.data.cache = "none"  # none | memory: keep decoded images in the trainer's memory
+    c.data.cache_bytes = 4_000_000_000  # bound of that cache on each host
+    c.data.workers = 0  # Grain worker processes on each host; 0: threads of the trainer
+    c.data.threads = 2  # threads that make batches, in the trainer or in each worker
+    c.data.prefetch = 4  # batches made ahead
+
+    c.tokenizer = ConfigDict()
+    c.tokenizer.model = ""  # SentencePiece file; empty: trained from the run's captions
+    c.tokenizer.vocab_size = 8000  # at most; shrinks to what the captions support
+    c.tokenizer.max_sentences = 1_000_000  # captions it is trained on
+    c.tokenizer.context_length = 32  # tokens with [bos] and [eos]; longer captions are cut
+
+    # --- model ----------------------------------------------------------------------------------
+    c.model = ConfigDict()
+    c.model.embed_dim = 256  # of both embeddings
+    c.model.init_temperature = 0.07  # 1 / logit scale at the start
+    c.model.max_logit_scale = 100.0  # clamp of the learned logit scale
+    c.model.dtype = "float32"  # float32 | bfloat16: matrix products; parameters stay float32
+    c.model.remat = "none"  # none | dots | full: recompute activations in the backward pass
+    c.model.scan = True  # one compiled layer looped over, instead of all layers unrolled
+
+    c.model.image = ConfigDict()
+    c.model.image.patch_size = 16
+    c.model.image.width = 384
+    c.model.image.depth = 12
+    c.model.image.heads = 6
+    c.model.image.mlp_dim = 0  # inside the MLPs; 0: 4 * width
+    c.model.image.pool = "cls"  # cls | mean | map (attention pooling)
+    c.model.image.position = "learned"  # learned | sincos2d
+
+    c.model.text = ConfigDict()
+    c.model.text.width = 384
+    c.model.text.depth = 12
+    c.model.text.heads = 6
+    c.model.text.mlp_dim = 0
+    c.model.text.pool = "eos"  # eos | cls | mean
+    c.model.text.causal = True  # False: every token sees every other
+
+    # --- loss and methods -----------------------------------------------------------------------
+    c.loss = ConfigDict()
+    c.loss.similarity = "dot"  # dot | token_max (FILIP's token-wise maximum)
+
+    c.nlip = ConfigDict()  # read by method=nlip only
+    c.nlip.model = "dual_encoder"  # the plain towers
+    c.nlip.warmup = "5 epochs"  # plain InfoNCE before the first estimate
+    c.nlip.reestimate_every = "0 epochs"  # estimate again with this period; 0: once
+    c.nlip.weight = 0.5  # lambda: weight of a pair = lambda * its noise probability
+    c.nlip.form = "smoothed_targets"  # smoothed_targets | mixture_likelihood
+    c.nlip.clip_percentiles = (0.1, 99.9)  # losses are clipped there before the fit
+    c.nlip.num_bins = 16_384  # of the histogram the mixture is fitted to
+    c.nlip.max_iterations = 200  # of expectation maximisation
+    c.nlip.tolerance = 1e-6  # change of the mean log-likelihood that ends it
+    c.nlip.reg_covar = 5e-4  # added to the variances, in units of the normalised loss
+    c.nlip.num_shown = 24  # most and least noisy pairs in report.html
+
+    # --- optimisation ---------------------------------------------------------------------------
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "adamw"  # adamw | lamb | adafactor
+    c.optimizer.learning_rate = 5e-4  # peak
+    c.optimizer.b1 = 0.9
+    c.optimizer.b2 = 0.98  # adamw and lamb
+    c.optimizer.eps = 1e-6  # adamw and lamb
+    c.optimizer.weight_decay = 0.1
+    c.optimizer.no_decay = ("bias", "scale", "position", "cls", "log_scale")  # by last name
+    c.optimizer.clip_norm = 1.0  # of the global gradient; 0: off
+
+    c.schedule = ConfigDict()
+    c.schedule.name = "cosine"  # constant | cosine | linear | rsqrt
+    c.schedule.warmup = "5 %"  # linear rise to the peak
+    c.schedule.end = 0.0  # final learning rate as a share of the peak (cosine, linear)
+    c.schedule.timescale = "10000 steps"  # of rsqrt
+
+    # --- how the work is done (runtime) ---------------------------------------------------------
+    c.mesh = ConfigDict()
+    c.mesh.data = -1  # devices that share the batch; -1: all that are left
+    c.mesh.fsdp = 1  # devices that share the batch and the parameters
+    c.mesh.fsdp_min_bytes = 1_000_000  # smaller parameters stay replicated
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = "10 %"
+    c.checkpoint.keep = 2  # newest ones
+
+    c.log = ConfigDict()
+    c.log.every = "20 steps"
+    c.log.tensorboard = True
+
+    c.evaluation = ConfigDict()
+    c.evaluation.every = "0 steps"  # during training; 0: at the end only
+    c.evaluation.batch_size = 256
+
+    # Sets by evaluator: results are named KIND/SET/METRIC. A set names its source like `data` does.
+    c.evaluators = ConfigDict()
+    c.evaluators.zero_shot = ConfigDict()
+    c.evaluators.retrieval = ConfigDict()
+
+    c.report = ConfigDict()
+    c.report.enabled = True  # write report.html
+
+    c.runtime = RUNTIME
+    return c

@@ -1,0 +1,36 @@
+"""`python -m nlip_jax COMMAND`: finds the command, runs it, turns errors into exit codes."""
+
+import importlib
+import logging
+import sys
+
+from nlip_jax.commands.help_text import describe
+from nlip_jax.commands.table import COMMANDS, overview
+from nlip_jax.errors import Preempted, RunError, UsageError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `COMMAND ARGS...`; returns 0 done, 1 failed, 2 bad usage, 75 stopped as asked."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if not argv or argv[0] in ("help", "-h", "--help"):
+        print(overview())
+        return 0 if argv else 2
+    name, rest = argv[0], argv[1:]
+    try:
+        if name not in COMMANDS:
+            raise UsageError(f"no such command; choose one of {', '.join(COMMANDS)}")
+        if {"-h", "--help"} & set(rest):
+            print(describe(name, COMMANDS[name]))
+            return 0
+        return importlib.import_module(f"nlip_jax.commands.{name}_command").main(rest)
+    except (UsageError, RunError, Preempted) as error:
+        print(f"nlip_jax {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"nlip_jax {name}: stopped at once", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Columns: what a run has learned of each example, in files keyed by `example_id`.
+
+A column NAME at version V is the folder `columns/NAME/V/`. While a pass over the data runs, every
+process appends *fragments* (ids, values) to it; at the end they are merged into dense parts, one
+range of ids a process, and the file DONE makes the version valid. Versions are immutable.
+A killed pass finds its own fragments again: each carries the key of the pass that wrote it.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from nlip_jax import phases
+from nlip_jax.errors import RunError
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnVersion:
+    """One version of one column, finished or in the making.
+
+    Attributes:
+      directory: where it lies.
+      key: identifies the computation (parameters, data, code); others' fragments are not reused.
+    """
+
+    directory: Path
+    key: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the values are complete and belong to this key."""
+        done = self.directory / "DONE"
+        return done.exists() and json.loads(done.read_text())["key"] == self.key
+
+    def meta(self) -> dict[str, Any]:
+        """What was stored beside the values."""
+        return json.loads((self.directory / "DONE").read_text())["meta"]
+
+    def read(self) -> np.ndarray:
+        """The values of all examples, `[n]`, memory-mapped where one process wrote them."""
+        parts = [np.load(p, mmap_mode="r") for p in sorted(self.directory.glob("part-*.npy"))]
+        if not parts:
+            raise RunError(f"the column {self.directory} lost its parts; remove the folder")
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    # --- fragments ------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Makes the folder; clears away what another computation left in it."""
+        if jax.process_index() == 0:
+            key_file = self.directory / "KEY"
+            if self.directory.exists() and (
+                not key_file.exists() or key_file.read_text() != self.key
+            ):
+                shutil.rmtree(self.directory)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_atomically(key_file, self.key.encode())
+        _barrier(f"prepare {self.directory}")
+
+    def fragments(self, process: int | None = None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Finished fragments as (index, ids, values), of one process or of all."""
+        pattern = "fragment-*.npz" if process is None else f"fragment-{process:05d}-*.npz"
+        for path in sorted(self.directory.glob(pattern)):
+            with np.load(path) as arrays:
+                yield int(path.stem.split("-")[2]), arrays["ids"], arrays["values"]
+
+    def append(self, index: int, *, ids: np.ndarray, values: np.ndarray) -> None:
+        """Writes fragment `index` of this process; complete or not at all."""
+        path = self.directory / f"fragment-{jax.process_index():05d}-{index:08d}.npz"
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, ids=ids, values=values)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def merge(self, *, num_examples: int, meta: dict[str, Any] | None = None) -> None:
+        """Turns the fragments of all processes into dense parts and marks the version valid.
+
+        Args:
+          num_examples: n; every id in [0, n) must have come exactly once.
+          meta: plain data to keep beside the values.
+
+        Raises:
+          RunError: ids are missing or came twice.
+        """
+        _barrier(f"fragments of {self.directory}")
+        phases.enter("column_merge", column=self.directory.parent.name)
+        start, stop = _own_range(num_examples)
+        dense, seen = None, np.zeros(stop - start, np.int32)
+        for _, ids, values in self.fragments():
+            mine = (ids >= start) & (ids < stop)
+            if dense is None:
+                dense = np.zeros((stop - start, *values.shape[1:]), values.dtype)
+            dense[ids[mine] - start] = values[mine]
+            np.add.at(seen, ids[mine] - start, 1)
+        if not (seen == 1).all():
+            raise RunError(
+                f"the pass that fills {self.directory} gave {int((seen == 0).sum())} examples no "
+                f"value and {int((seen > 1).sum())} more than one; remove the folder and run again"
+            )
+        self.write_dense(dense, meta=meta)
+
+    def write_dense(self, own_values: np.ndarray, *, meta: dict[str, Any] | None = None) -> None:
+        """Writes this process's range of values and marks the version valid, DONE last."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        part = f"part-{jax.process_index():05d}-of-{jax.process_count():05d}.npy"
+        temporary = self.directory / (part + ".tmp")
+        with temporary.open("wb") as file:
+            np.save(file, own_values)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.directory / part)
+        _barrier(f"parts of {self.directory}")
+        phases.enter("column_before_done", column=self.directory.parent.name)
+        if jax.process_index() == 0:
+            for stale in self.directory.glob("part-*.npy"):
+                if not stale.stem.endswith(f"-of-{jax.process_count():05d}"):
+                    stale.unlink()
+            done = {"key": self.key, "meta": meta or {}}
+            write_atomically(self.directory / "DONE", json.dumps(done).encode())
+            for fragment in self.directory.glob("fragment-*"):
+                fragment.unlink()
+        _barrier(f"done {self.directory}")
+        phases.enter("column_after_done", column=self.directory.parent.name)
+
+
+def _own_range(num_examples: int) -> tuple[int, int]:
+    edges = np.linspace(0, num_examples, jax.process_count() + 1).astype(np.int64)
+    return int(edges[jax.process_index()]), int(edges[jax.process_index() + 1])
+
+
+def own_share(values: np.ndarray) -> np.ndarray:
+    """The range of a dense column that this process writes."""
+    start, stop = _own_range(len(values))
+    return values[start:stop]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole or not at all, whenever the process dies."""
+    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

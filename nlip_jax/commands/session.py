@@ -1,0 +1,155 @@
+"""A run made ready: everything a config names, built and checked, nothing compiled yet."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from nlip_jax import build, phases, sharding
+from nlip_jax import config as configs
+from nlip_jax.columns import ColumnVersion
+from nlip_jax.config import Clock
+from nlip_jax.data.cache import MemoryCache
+from nlip_jax.data.loading import ImageTransform, LoadPair
+from nlip_jax.data.order import Stream
+from nlip_jax.data.source import Source
+from nlip_jax.data.tokenizer import Tokenizer
+from nlip_jax.methods.base import Method
+from nlip_jax.train import stop
+from nlip_jax.train.loop import Plan
+from nlip_jax.train.map_examples import Mapper
+from nlip_jax.train.state import StateFactory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Session:
+    """The parts of a run, by the names that `build.py` gives them."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: Mesh
+    source: Source
+    tokenizer: Tokenizer
+    transform: ImageTransform
+    clock: Clock
+    plan: Plan
+    method: Method
+    schedule: Any
+    tx: Any
+    mapper: Mapper
+    evaluators: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def load(self) -> LoadPair:
+        """Makes training rows."""
+        return LoadPair(source=self.source, tokenizer=self.tokenizer, transform=self.transform)
+
+    @property
+    def load_plain(self) -> LoadPair:
+        """Makes rows without augmentation, for passes over the data set."""
+        return dataclasses.replace(self.load, transform=self.transform.without_augmentation())
+
+    @property
+    def order(self) -> Stream:
+        """Order of the training examples."""
+        rows = sharding.local_rows(self.config.batch_size, self.mesh)
+        return Stream(
+            num_examples=len(self.source),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            rows=rows,
+        )
+
+    @property
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a global training batch."""
+        b, size = self.config.batch_size, self.config.data.image_size
+        length = self.config.tokenizer.context_length
+        columns = {name: jax.ShapeDtypeStruct((b,), np.float32) for name in self.method.columns}
+        return {
+            "image": jax.ShapeDtypeStruct((b, size, size, 3), np.uint8),
+            "tokens": jax.ShapeDtypeStruct((b, length), np.int32),
+            **columns,
+        }
+
+    @property
+    def factory(self) -> StateFactory:
+        """Makes the state."""
+        return StateFactory(
+            method=self.method,
+            tx=self.tx,
+            mesh=self.mesh,
+            batch=self.batch,
+            fsdp_min_bytes=self.config.mesh.fsdp_min_bytes,
+            seed=self.config.seed,
+        )
+
+    def column(self, name: str, version: int, *, key: str = "") -> ColumnVersion:
+        """A version of a column of this run."""
+        return ColumnVersion(directory=self.workdir / "columns" / name / f"{version:04d}", key=key)
+
+
+def start_processes() -> None:
+    """Joins the other processes of this run, where the environment names a coordinator."""
+    if os.environ.get("JAX_COORDINATOR_ADDRESS") or os.environ.get("NLIP_JAX_DISTRIBUTED"):
+        jax.distributed.initialize()
+
+
+def open_session(config: ConfigDict, workdir: Path) -> Session:
+    """Builds all parts of a run; whatever is wrong with a config or its data is found here.
+
+    Raises:
+      UsageError: one line with the value, the rule and the choices.
+    """
+    configs.check_finite_fields(config)
+    mesh = build.make_mesh(config)
+    reading = build.make_reading(config)
+    transform = build.make_transform(config)
+    evaluators = build.make_evaluators(config, workdir)
+    source = build.open_training_source(config, workdir)
+    clock = build.make_clock(config, num_examples=len(source))
+    schedule = build.make_learning_rate(config, clock=clock)
+    tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)
+    model = build.make_model(config, vocab_size=tokenizer.vocab_size)
+    method = build.make_method(config, model=model, mesh=mesh, clock=clock)
+    return Session(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        source=source,
+        tokenizer=tokenizer,
+        transform=transform,
+        clock=clock,
+        plan=build.make_plan(config, clock=clock, refresh_steps=method.refresh_steps),
+        method=method,
+        schedule=schedule,
+        tx=build.make_tx(config, schedule=schedule),
+        mapper=Mapper(mesh=mesh, reading=reading),
+        evaluators=evaluators,
+        fingerprint=build.data_fingerprint(source=source, tokenizer=tokenizer),
+    )
+
+
+def with_cache(session: Session) -> Session:
+    """The session with its images in memory, if the config says so."""
+    if session.config.data.cache != "memory":
+        return session
+    phases.enter("fill_cache")
+    cache = MemoryCache(session.source, max_bytes=session.config.data.cache_bytes)
+
+    def on_progress(done: int, total: int) -> None:
+        stop.check()
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r\x1b[Kimages in memory: {done:,}/{total:,}", end=end, file=sys.stderr)
+
+    processes = (os.cpu_count() or 1) if session.source.num_images >= 2_000 else 0
+    cache.fill(processes, on_progress=on_progress)
+    return dataclasses.replace(session, source=cache)

@@ -1,0 +1,240 @@
+"""`train`: pretrain, evaluate, report. The same command again goes on where a run was stopped."""
+
+import functools
+import hashlib
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nlip_jax import __version__, build, phases
+from nlip_jax.checkpoint import Checkpointer
+from nlip_jax.columns import write_atomically
+from nlip_jax.commands import session as sessions
+from nlip_jax.commands import workdir as workdirs
+from nlip_jax.commands.run_report import write_report
+from nlip_jax.commands.session import Session
+from nlip_jax.commands.table import COMMANDS
+from nlip_jax.config import Clock, parse_command_line, to_json
+from nlip_jax.evaluators.noise import evaluate_noise
+from nlip_jax.methods.base import Episode
+from nlip_jax.report.table import format_results
+from nlip_jax.train import stop
+from nlip_jax.train.loop import Trainer, train
+from nlip_jax.train.metrics import MetricsLog
+from nlip_jax.train.state import fingerprint
+from nlip_jax.train.step import compile_step, train_step
+from nlip_jax.types import TrainState
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    begun = time.time()
+    config, values = parse_command_line(argv, command="train", extra_flags=COMMANDS["train"].flags)
+    workdir = Path(values["workdir"] or workdirs.default_workdir(argv))
+    sessions.start_processes()
+    stop.install_handlers()
+    leader = jax.process_index() == 0
+
+    # --- Whose folder is it? ----------------------------------------------------------------------
+    changes: dict[str, tuple] = {}
+
+    def claim() -> None:
+        changes.update(workdirs.check_config(workdir, config, may_grow=build.may_grow(config)))
+        workdirs.lock(workdir)
+
+    build.on_leader(claim)
+    results = finished_results(config, workdir)
+    if results is not None:
+        if leader:
+            print(format_results(results))
+            print(f"this run is finished; its page is {workdir / 'report.html'}")
+        return 0
+
+    # --- Build and check everything, before anything is compiled ----------------------------------
+    run = sessions.open_session(config, workdir)
+    description = {
+        "fingerprint": run.fingerprint,
+        "num_examples": len(run.source),
+        "vocab_size": run.tokenizer.vocab_size,
+    }
+    build.on_leader(lambda: workdirs.check_data(workdir, description))
+    if leader:
+        workdirs.say_changes(changes)
+        write_atomically(workdir / "config.json", to_json(config).encode())
+        phases.start_log(workdir / "events.jsonl")
+        announce(run)
+    phases.enter("start")
+    run = sessions.with_cache(run)
+
+    # --- Compile, restore or create ---------------------------------------------------------------
+    phases.enter("compile")
+    step = functools.partial(
+        train_step, method=run.method, tx=run.tx, schedule=run.schedule, seed=config.seed
+    )
+    abstract = run.factory.abstract()
+    compiled = compile_step(step, state=abstract, batch=run.batch, mesh=run.mesh)
+    checkpointer = Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep)
+    latest = checkpointer.latest_step()
+    if latest is None:
+        state = run.factory.create()
+    else:
+        state = checkpointer.restore(latest, abstract=abstract).state
+        if leader:
+            print(f"going on from step {latest}", file=sys.stderr)
+    log = (
+        MetricsLog(workdir, resume_step=int(state.step), tensorboard=config.log.tensorboard)
+        if leader
+        else None
+    )
+
+    # --- Train ------------------------------------------------------------------------------------
+    trainer = Trainer(
+        method=run.method,
+        step=compiled,
+        mesh=run.mesh,
+        order=run.order,
+        load=run.load,
+        reading=run.mapper.reading,
+        columns=functools.partial(open_columns, run),
+        plan=run.plan,
+        checkpointer=checkpointer,
+        meta=functools.partial(checkpoint_meta, run),
+        episode=functools.partial(make_episode, run),
+        evaluate=lambda state, step: evaluate(run, state, prefix="eval/"),
+        log=log,
+    )
+    try:
+        state = train(trainer, state)
+        checkpointer.wait()
+        phases.enter("evaluate", step=run.plan.total)
+        results = evaluate(run, state) | noise_results(run, state)
+        if log is not None:
+            log.write(run.plan.total, {f"eval/{name}": value for name, value in results.items()})
+    finally:
+        checkpointer.close()
+        if log is not None:
+            log.close()
+
+    # --- Report -----------------------------------------------------------------------------------
+    results |= {
+        "step": run.plan.total,
+        "time/last_part_seconds": time.time() - begun,
+    }
+    if leader:
+        phases.enter("report")
+        if config.report.enabled:
+            write_report(run, state, results=results)
+        phases.enter("results")
+        write_atomically(workdir / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+        phases.enter("done", params=fingerprint(state.params))
+        print(format_results(results))
+        print(f"the page of this run is {workdir / 'report.html'}")
+    return 0
+
+
+def finished_results(config: Any, workdir: Path) -> dict[str, float] | None:
+    """Results of a run that has nothing left to do, else None."""
+    results = workdirs.read_json(workdir / "results.json")
+    data = workdirs.read_json(workdir / "data.json")
+    if not results or not data:
+        return None
+    clock = Clock(batch_size=config.batch_size, num_examples=data["num_examples"])
+    total = clock.steps(config.total, field="total")
+    return results if results["step"] >= total else None
+
+
+def announce(run: Session) -> None:
+    """What is about to happen, in a few lines."""
+    shapes = jax.tree.leaves(run.factory.abstract().params)
+    count = sum(math.prod(leaf.shape) for leaf in shapes)
+    print(
+        f"{run.config.method}: {count / 1e6:.2f} M parameters, {len(run.source):,} examples, "
+        f"{run.plan.total:,} steps of {run.config.batch_size}, {run.mesh.size} "
+        f"{jax.devices()[0].device_kind} device{'s' * (run.mesh.size > 1)}, "
+        f"data {run.fingerprint}, seed {run.config.seed}, in {run.workdir}",
+        file=sys.stderr,
+    )
+
+
+def checkpoint_meta(run: Session, step: int) -> dict[str, Any]:
+    """What makes a checkpoint explain itself; the position is all there is of data state."""
+    return {
+        "config": json.loads(to_json(run.config)),
+        "position": step * run.config.batch_size,
+        "data_fingerprint": run.fingerprint,
+        "seed": run.config.seed,
+        "version": __version__,
+    }
+
+
+def open_columns(run: Session, episode: int) -> dict[str, Any]:
+    """The columns of an episode, None while they are not known yet."""
+    return {
+        name: run.column(name, episode).read() if episode else None for name in run.method.columns
+    }
+
+
+def make_episode(run: Session, index: int, state: TrainState) -> Episode:
+    """What the method's refresh may use; its columns carry a key of all that they depend on."""
+    key = column_key(run, state)
+
+    def map_examples(name: str, function: Any, state: TrainState) -> Any:
+        return run.mapper.map_to_column(
+            function,
+            state,
+            load=run.load_plain,
+            num_examples=len(run.source),
+            batch_size=run.config.batch_size,
+            seed=run.config.seed + 1_000_003 * index,
+            column=run.column(name, index, key=key),
+        )
+
+    return Episode(
+        index=index,
+        map_examples=map_examples,
+        column=lambda name: run.column(name, index, key=key),
+    )
+
+
+def column_key(run: Session, state: TrainState) -> str:
+    """Identifies what a column was computed from: parameters, data, processes, code."""
+    made_of = [
+        fingerprint(state.params),
+        run.fingerprint,
+        jax.process_count(),
+        run.mesh.size,
+        __version__,
+    ]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+
+
+def evaluate(run: Session, state: TrainState, *, prefix: str = "") -> dict[str, float]:
+    """Runs all evaluators: KIND/SET/METRIC -> value."""
+    towers = build.make_towers(
+        run.config,
+        method=run.method,
+        params=state.params,
+        tokenizer=run.tokenizer,
+        transform=run.transform,
+        mapper=run.mapper,
+    )
+    results = {}
+    for name, evaluator in run.evaluators.items():
+        stop.check()
+        for metric, value in evaluator.run(towers).items():
+            results[f"{prefix}{name}/{metric}"] = value
+    return results
+
+
+def noise_results(run: Session, state: TrainState) -> dict[str, float]:
+    """How well the last noise probabilities find the planted noise; empty where none is known."""
+    truth = run.source.truth()
+    if truth is None or "noise_prob" not in run.method.columns:
+        return {}
+    noise_prob = run.column("noise_prob", int(state.episode)).read()
+    return {f"noise/{name}": v for name, v in evaluate_noise(noise_prob, truth).items()}

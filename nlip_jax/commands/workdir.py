@@ -1,0 +1,125 @@
+"""The folder of a run: whose it is, whether it is finished, who is working in it."""
+
+import fcntl
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from nlip_jax import config as configs
+from nlip_jax.columns import write_atomically
+from nlip_jax.errors import UsageError
+
+# What other commands may have put there before the run.
+_MADE_BEFORE = {"index", "tokenizer.model", ".lock"}
+_locks: list[Any] = []  # open files: a lock lasts as long as its process
+
+
+def default_workdir(argv: list[str]) -> Path:
+    """`runs/NAME_OF_CONFIG`, with the config's argument where it has one."""
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name == "config":
+            value = value if equals else argv[i + 1]
+            path, _, arg = value.partition(":")
+            stem = Path(path).stem + (f"_{arg}" if arg else "")
+            return Path("runs") / "".join(c if c.isalnum() or c in "-_=.," else "_" for c in stem)
+    raise UsageError("--config is missing")
+
+
+def lock(workdir: Path) -> None:
+    """Makes the folder and keeps other runs out of it for as long as this process lives.
+
+    Raises:
+      UsageError: another process trains there.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise UsageError(f"the workdir {workdir} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        raise UsageError(
+            f"process {file.read().strip() or '?'} is working in {workdir}; wait for it or choose "
+            "another --workdir"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _locks.append(file)
+
+
+def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[str, tuple]:
+    """Compares a config with that of the run in the folder.
+
+    Args:
+      workdir: of the run; may be new.
+      config: of this command.
+      may_grow: whether `total` may change.
+
+    Returns:
+      The fields that changed, all of them allowed to: dotted name -> (old, new).
+
+    Raises:
+      UsageError: a field that alters training changed, or the folder is not a run's.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        found = workdir.iterdir() if workdir.exists() else ()
+        others = {p.name for p in found} - _MADE_BEFORE
+        if others:
+            raise UsageError(
+                f"{workdir} is not empty and not of a run (it holds {sorted(others)[0]}); choose "
+                "another --workdir"
+            )
+        return {}
+    changes = configs.changed_fields(
+        json.loads(path.read_text()), json.loads(configs.to_json(config))
+    )
+    allowed = (*config.runtime, "total") if may_grow else tuple(config.runtime)
+    for name, (old, new) in changes.items():
+        if not configs.is_runtime(name, allowed):
+            raise UsageError(
+                f"{workdir} holds a run with config.{name}={old!r}, now it is {new!r}, which "
+                "alters training: choose another --workdir, or set it back to go on with that run"
+            )
+    return changes
+
+
+def say_changes(changes: dict[str, tuple]) -> None:
+    """One line for each field that changed between the parts of a run."""
+    for name, (old, new) in changes.items():
+        print(f"config.{name}: {old!r} -> {new!r} from here on", file=sys.stderr)
+
+
+def check_data(workdir: Path, description: dict[str, Any]) -> None:
+    """Writes what the run's data are, or makes sure that they still are.
+
+    Args:
+      workdir: of the run.
+      description: plain values by name, `fingerprint` and `num_examples` among them.
+
+    Raises:
+      UsageError: the data are not those that the run began with.
+    """
+    path = workdir / "data.json"
+    if path.exists():
+        for name, old in json.loads(path.read_text()).items():
+            if description.get(name) != old:
+                raise UsageError(
+                    f"the data of {workdir} changed: {name} was {old!r}, now it is "
+                    f"{description.get(name)!r}; bring the data back or choose another --workdir"
+                )
+    else:
+        write_atomically(path, (json.dumps(description, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no file."""
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -1,0 +1,220 @@
+"""Keeps decoded images in memory, so that training does not decode or draw them every epoch."""
+
+import contextlib
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from nlip_jax.data.source import Source
+from nlip_jax.data.worker_process import die_with_parent
+from nlip_jax.errors import RunError, UsageError
+
+_LOG = logging.getLogger(__name__)
+
+
+class MemoryCache:
+    """Any source with its first images in memory: the same pixels, captions and ids, sooner.
+
+    Images from 0 on are kept until the next would exceed the bound; the others are read from the
+    inner source each time. Kept images are read-only. Pickling takes the images along, so every
+    worker process that receives the cache holds a copy of its own.
+
+    Args:
+      source: where the images come from.
+      max_bytes: bound of the pixels kept, in bytes.
+
+    Raises:
+      UsageError: `max_bytes` is negative.
+    """
+
+    def __init__(self, source: Source, max_bytes: int) -> None:
+        if max_bytes < 0:
+            raise UsageError(f"max_bytes={max_bytes}: the memory for images cannot be negative")
+        self.source = source
+        self.max_bytes = max_bytes
+        self._images: np.ndarray | list[np.ndarray] = []
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the inner source: a cache changes nothing that can be seen."""
+        return self.source.fingerprint
+
+    @property
+    def num_images(self) -> int:
+        """Number of images, in memory or not."""
+        return self.source.num_images
+
+    @property
+    def num_cached(self) -> int:
+        """Number of images in memory: those with ids in [0, num_cached)."""
+        return len(self._images)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def image_id(self, example_id: int) -> int:
+        """The image of an example."""
+        return self.source.image_id(example_id)
+
+    def image(self, image_id: int) -> np.ndarray:
+        """The decoded image, `[h, w, 3]` uint8 RGB."""
+        if 0 <= image_id < len(self._images):
+            return self._images[image_id]
+        return self.source.image(image_id)
+
+    def caption(self, example_id: int, epoch: int = 0) -> str:
+        """The caption of an example."""
+        return self.source.caption(example_id, epoch)
+
+    def truth(self) -> np.ndarray | None:
+        """Index into `TRUTH` of every example, `[n]` int8; None where nothing is known."""
+        return self.source.truth()
+
+    def fill(
+        self,
+        num_processes: int = 0,
+        *,
+        chunk_size: int = 256,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Reads as many images as the bound allows, and logs how many that are.
+
+        Any exception, `KeyboardInterrupt` and those of `on_progress` included, ends the worker
+        processes and leaves the cache as it was.
+
+        Args:
+          num_processes: worker processes that read; 0 reads in this one.
+          chunk_size: images that a worker sends at once.
+          on_progress: called after every chunk with the images kept so far and the number that
+            will be; where shapes differ that number is an estimate.
+
+        Raises:
+          UsageError: a negative number of processes, or a chunk without images.
+          RunError: a worker process was lost.
+        """
+        if num_processes < 0 or chunk_size < 1:
+            raise UsageError(
+                f"num_processes={num_processes}, chunk_size={chunk_size}: "
+                "need 0 or more processes and 1 or more images in a chunk"
+            )
+        kept = _Kept(self.num_images, self.max_bytes)
+        chunks = _chunks(self.num_images, chunk_size)
+        with contextlib.closing(_read(self.source, chunks, num_processes)) as arriving:
+            for images in arriving:
+                fit = all(kept.add(image) for image in images)
+                on_progress(kept.count, kept.expected if fit else kept.count)
+                if not fit:
+                    break
+        self._images = kept.freeze()
+        _LOG.info(
+            "%d of %d images are kept in memory (%.1f of at most %.1f MB)%s",
+            kept.count,
+            self.num_images,
+            kept.num_bytes / 1e6,
+            self.max_bytes / 1e6,
+            "" if kept.count == self.num_images else "; the others are read each time",
+        )
+
+
+class _Kept:
+    """Images 0, 1, ... within a bound: one array as long as all shapes agree, else a list."""
+
+    def __init__(self, num_images: int, max_bytes: int) -> None:
+        self.count = 0
+        self.num_bytes = 0
+        self._num_images = num_images
+        self._max_bytes = max_bytes
+        self._images: np.ndarray | list[np.ndarray] = []
+
+    @property
+    def expected(self) -> int:
+        """Number of images that will fit if the others are like those so far."""
+        return min(self._num_images, self._max_bytes * self.count // self.num_bytes)
+
+    def add(self, image: np.ndarray) -> bool:
+        """Keeps a copy of the next image; False where the bound leaves no room for it."""
+        if self.num_bytes + image.nbytes > self._max_bytes:
+            return False
+        if self.count == 0:
+            room = min(self._num_images, self._max_bytes // image.nbytes)
+            self._images = np.empty((room, *image.shape), np.uint8)  # pages come when written
+        elif isinstance(self._images, np.ndarray) and image.shape != self._images.shape[1:]:
+            self._images = list(self._images[: self.count])
+        if isinstance(self._images, np.ndarray):
+            self._images[self.count] = image
+        else:
+            self._images.append(image.copy())
+        self.count += 1
+        self.num_bytes += image.nbytes
+        return True
+
+    def freeze(self) -> np.ndarray | list[np.ndarray]:
+        """The images, read-only."""
+        images = self._images[: self.count]
+        for part in [images] if isinstance(images, np.ndarray) else images:
+            part.flags.writeable = False
+        return images
+
+
+def _chunks(num_images: int, chunk_size: int) -> list[range]:
+    return [
+        range(start, min(start + chunk_size, num_images))
+        for start in range(0, num_images, chunk_size)
+    ]
+
+
+def _read(source: Source, chunks: list[range], num_processes: int) -> Iterator[list[np.ndarray]]:
+    """The images of every chunk, in order; closing the iterator ends the processes."""
+    if num_processes == 0:
+        for chunk in chunks:
+            yield [source.image(image_id) for image_id in chunk]
+        return
+    # Workers take turns and each has a pipe, so chunks arrive in order, a slow reader holds the
+    # workers back, and a lost worker is an end of file. Pipes, unlike named shared memory, are
+    # gone with their processes.
+    context = multiprocessing.get_context("spawn")
+    workers, pipes = [], []
+    try:
+        for turn in range(min(num_processes, len(chunks))):
+            pipe, far_end = context.Pipe(duplex=False)
+            pipes.append(pipe)
+            work = (source, chunks[turn::num_processes], far_end)
+            worker = context.Process(target=_work, args=work, daemon=True)
+            worker.start()
+            workers.append(worker)
+            far_end.close()
+        for number in range(len(chunks)):
+            yield _receive(pipes[number % num_processes])
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join()
+        for pipe in pipes:
+            pipe.close()
+
+
+def _receive(pipe: Connection) -> list[np.ndarray]:
+    try:
+        answer = pipe.recv()
+    except EOFError:
+        raise RunError(
+            "a worker process that fills the image cache was lost: it may have run out of memory "
+            "(use fewer processes), or see its message above (0 processes show the error itself)"
+        ) from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _work(source: Source, chunks: list[range], pipe: Connection) -> None:
+    """The life of a worker: sends the images of its chunks, or what stopped it."""
+    die_with_parent()
+    try:
+        for chunk in chunks:
+            pipe.send([source.image(image_id) for image_id in chunk])
+    except Exception as error:  # raised again in the parent
+        pipe.send(error)

@@ -1,0 +1,135 @@
+"""Sources made of another source for measurements: one with planted noise, and a part of one."""
+
+import bisect
+import hashlib
+
+import numpy as np
+
+from nlip_jax.data.source import TRUTH, Source
+from nlip_jax.errors import UsageError
+
+
+class PlantedMismatch:
+    """A source in which a share of the examples have exchanged their captions.
+
+    The captions are permuted among the chosen examples, so every caption is still there once, and
+    none of the chosen has a caption of its own image.
+
+    Args:
+      source: any source.
+      rate: share of the examples that get another's caption, in [0, 1); round(rate * n) do.
+      seed: of the choice and of the permutation.
+
+    Raises:
+      UsageError: a rate outside [0, 1), or an image that has more than half of the chosen captions.
+    """
+
+    def __init__(self, source: Source, rate: float, seed: int = 0) -> None:
+        if not 0 <= rate < 1:
+            raise UsageError(f"mismatch rate {rate}: must be at least 0 and below 1")
+        self.source, self.rate, self.seed = source, rate, seed
+        identity = [source.fingerprint, "mismatch", float(rate), seed]
+        self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+        n = len(source)
+        rng = np.random.default_rng(seed)
+        self._moved = np.sort(rng.choice(n, round(rate * n), replace=False))
+        image = np.fromiter((source.image_id(int(i)) for i in self._moved), np.int64)
+        self._donor = np.arange(n)
+        self._donor[self._moved] = self._moved[_exchange(image, rng)]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images of the inner source."""
+        return self.source.num_images
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def image_id(self, example_id: int) -> int:
+        """The image of an example, as in the inner source."""
+        return self.source.image_id(example_id)
+
+    def image(self, image_id: int) -> np.ndarray:
+        """The decoded image, `[h, w, 3]` uint8 RGB."""
+        return self.source.image(image_id)
+
+    def caption(self, example_id: int, epoch: int = 0) -> str:
+        """The caption of an example: its own, or another's where one was planted."""
+        return self.source.caption(int(self._donor[example_id]), epoch)
+
+    def truth(self) -> np.ndarray:
+        """What the inner source knows, "mismatched" where a caption was planted; `[n]` int8."""
+        inner = self.source.truth()
+        truth = np.zeros(len(self), np.int8) if inner is None else inner.copy()
+        truth[self._moved] = TRUTH.index("mismatched")
+        return truth
+
+
+class FirstImages:
+    """The first images of a source and all their examples, under the same ids.
+
+    Args:
+      source: one whose examples are in the order of their images.
+      count: number of images.
+
+    Raises:
+      UsageError: the source has fewer images.
+    """
+
+    def __init__(self, source: Source, count: int) -> None:
+        if not 0 < count <= source.num_images:
+            raise UsageError(f"the first {count} images: the data has 1 to {source.num_images}")
+        self.source, self.num_images = source, count
+        identity = [source.fingerprint, "first", count]
+        self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+        self._length = bisect.bisect_left(range(len(source)), count, key=source.image_id)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def image_id(self, example_id: int) -> int:
+        """The image of an example."""
+        return self.source.image_id(example_id)
+
+    def image(self, image_id: int) -> np.ndarray:
+        """The decoded image, `[h, w, 3]` uint8 RGB."""
+        return self.source.image(image_id)
+
+    def caption(self, example_id: int, epoch: int = 0) -> str:
+        """The caption of an example."""
+        return self.source.caption(example_id, epoch)
+
+    def truth(self) -> np.ndarray | None:
+        """What the source knows of these examples, `[n]` int8."""
+        truth = self.source.truth()
+        return None if truth is None else truth[: len(self)]
+
+
+def _exchange(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random permutation that leaves nothing with its own image.
+
+    Args:
+      image: `[k]` int64, the image of each.
+      rng: the only source of randomness.
+
+    Returns:
+      `[k]` int64 permutation p with image[p[i]] != image[i] for all i.
+
+    Raises:
+      UsageError: there is none, because one image has more than half of the k.
+    """
+    images, counts = np.unique(image, return_counts=True)
+    if len(image) and 2 * counts.max() > len(image):
+        raise UsageError(
+            f"captions of {len(image)} examples cannot be exchanged: {counts.max()} of them are of "
+            f"one image ({images[counts.argmax()]}); use more images or another mismatch rate"
+        )
+    donor = rng.permutation(len(image))
+    # An image with m captions, s of them stuck with it, has m - s elsewhere: that leaves
+    # k - m - (m - s) >= s places to exchange with, and no exchange makes another conflict.
+    for one in np.unique(image[image[donor] == image]):
+        mine, has_mine = image == one, image[donor] == one
+        stuck = np.flatnonzero(mine & has_mine)
+        other = rng.choice(np.flatnonzero(~mine & ~has_mine), len(stuck), replace=False)
+        donor[stuck], donor[other] = donor[other], donor[stuck]
+    return donor

@@ -1,0 +1,41 @@
+"""What a data set is to the rest of the house: examples by number.
+
+An *example* is one image with one caption and has a dense `example_id` in [0, n). An image has a
+dense `image_id` too, because several captions may share it. Sources know nothing of batches,
+orders, augmentation or JAX; they are deterministic and picklable, so that worker processes hold
+the same data as the trainer.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+# What was planted in a caption, as stored in `Source.truth()`. Only measurements look at it.
+TRUTH = ("clean", "mismatched", "incomplete", "irrelevant")
+
+
+class Source(Protocol):
+    """Random access to the examples of one data set."""
+
+    fingerprint: str  # hexadecimal; another value whenever images, captions or ids differ
+    num_images: int
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+    def image_id(self, example_id: int) -> int:
+        """The image of an example."""
+        ...
+
+    def image(self, image_id: int) -> np.ndarray:
+        """The decoded image, `[h, w, 3]` uint8 RGB, before any resizing or augmentation."""
+        ...
+
+    def caption(self, example_id: int, epoch: int = 0) -> str:
+        """The caption of an example; only sources that sample captions look at `epoch`."""
+        ...
+
+    def truth(self) -> np.ndarray | None:
+        """Index into `TRUTH` of every example, `[n]` int8; None where nothing is known."""
+        ...

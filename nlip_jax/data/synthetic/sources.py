@@ -1,0 +1,239 @@
+"""The data sets: scenes with captions to train and retrieve, and single objects to classify."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from nlip_jax.data.source import TRUTH
+from nlip_jax.data.synthetic import noise
+from nlip_jax.data.synthetic.captions import describe, thin, word
+from nlip_jax.data.synthetic.draw import Draw
+from nlip_jax.data.synthetic.render import render
+from nlip_jax.data.synthetic.scenes import KINDS, Scene, sample_scene, sample_single
+from nlip_jax.errors import UsageError
+
+SPLITS = ("train", "validation", "test")
+
+# Prompts for `ClassScenes.class_names`: those of the field, then the wording of the captions.
+TEMPLATES = (
+    "a photo of a {}.",
+    "a picture of a {}.",
+    "an image of a {}.",
+    "a drawing of a {}.",
+    "{}",
+    "a {}",
+    "there is a {}.",
+    "we see a {}.",
+    "this picture shows a {}.",
+    "a {} in the middle",
+    "a large {} on a plain background",
+)
+
+# Raise it whenever a change makes other pictures or other words from the same fields.
+_DATA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SyntheticScenes:
+    """Scenes of one to four objects with a caption each, some of them spoilt on purpose.
+
+    Pictures depend on seed, split and image_size only; the noise rates change no pixel. An example
+    is the same in a larger data set of the same seed, except that the caption of a mismatched one
+    may come from any other example there is.
+
+    Attributes:
+      num_examples: number of examples, one image each.
+      seed: other seeds give other scenes.
+      image_size: side of the square images in pixels.
+      split: one of `SPLITS`; each has scenes of its own.
+      mismatched: part of the examples with the caption of another scene of this data set.
+      incomplete: part with a caption that is true and leaves objects and attributes out.
+      irrelevant: part with text that describes no picture.
+
+    Raises:
+      UsageError: a field is out of its range.
+    """
+
+    num_examples: int
+    seed: int
+    image_size: int = 32
+    split: str = "train"
+    mismatched: float = 0.0
+    incomplete: float = 0.0
+    irrelevant: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.split, num_examples=self.num_examples, image_size=self.image_size)
+        noise.check_rates(self._rates)
+        if self.mismatched > 0 and self.num_examples == 1:
+            raise UsageError(
+                f"mismatched={self.mismatched} needs another scene to take captions from: "
+                "ask for 2 or more examples"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal; another one for other images or captions."""
+        rates = map(float, self._rates.values())
+        return _fingerprint(
+            "scenes", self.num_examples, self.seed, self.image_size, self.split, *rates
+        )
+
+    @property
+    def num_images(self) -> int:
+        """One image an example."""
+        return self.num_examples
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def image_id(self, example_id: int) -> int:
+        """The image of an example: the one of the same number."""
+        return _in_range(example_id, self.num_examples)
+
+    def image(self, image_id: int) -> np.ndarray:
+        """The picture, `[image_size, image_size, 3]` uint8 RGB."""
+        return render(self.scene(image_id), self.image_size)
+
+    def caption(self, example_id: int, epoch: int = 0) -> str:
+        """The caption that training sees, the same one in every epoch."""
+        kind = noise.plant(np.array([example_id]), self._rates, self._key("noise"))[0]
+        return _CAPTIONS[TRUTH[kind]](self, example_id)
+
+    def truth(self) -> np.ndarray:
+        """Index into `TRUTH` of every example, `[n]` int8."""
+        return noise.plant(np.arange(self.num_examples), self._rates, self._key("noise"))
+
+    def scene(self, example_id: int) -> Scene:
+        """What the picture shows."""
+        return sample_scene(self._draw("scene", _in_range(example_id, self.num_examples)))
+
+    def clean_caption(self, example_id: int) -> str:
+        """The caption that the example would have without noise."""
+        draw = self._draw("caption", example_id)
+        return word(describe(self.scene(example_id), draw), draw)
+
+    def _mismatched_caption(self, example_id: int) -> str:
+        draw = self._draw("mismatched", example_id)
+        return self.clean_caption(noise.donor(example_id, self.num_examples, draw))
+
+    def _incomplete_caption(self, example_id: int) -> str:
+        draw = self._draw("incomplete", example_id)
+        return word(thin(describe(self.scene(example_id), draw), draw), draw)
+
+    def _irrelevant_caption(self, example_id: int) -> str:
+        return noise.irrelevant_text(self._draw("irrelevant", example_id))
+
+    @property
+    def _rates(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in TRUTH[1:]}
+
+    def _key(self, stream: str) -> str:
+        return f"{stream} {self.seed} {self.split}"
+
+    def _draw(self, stream: str, example_id: int) -> Draw:
+        return Draw(f"{self._key(stream)} {example_id}")
+
+
+_CAPTIONS = {
+    "clean": SyntheticScenes.clean_caption,
+    "mismatched": SyntheticScenes._mismatched_caption,
+    "incomplete": SyntheticScenes._incomplete_caption,
+    "irrelevant": SyntheticScenes._irrelevant_caption,
+}
+
+
+@dataclass(frozen=True)
+class ClassScenes:
+    """One object an image, with its class: for zero-shot classification and linear probes.
+
+    Classes take turns, so any leading part of the data set is balanced to within one image.
+
+    Attributes:
+      images_per_class: images of each of the colour x shape classes.
+      seed: other seeds give other scenes.
+      image_size: side of the square images in pixels.
+      split: one of `SPLITS`; each has scenes of its own.
+
+    Raises:
+      UsageError: a field is out of its range.
+    """
+
+    images_per_class: int
+    seed: int
+    image_size: int = 32
+    split: str = "validation"
+
+    def __post_init__(self) -> None:
+        _check(self.split, images_per_class=self.images_per_class, image_size=self.image_size)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes such as "red circle"; `labels` index them."""
+        return tuple(f"{colour} {shape}" for colour, shape in KINDS)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts with `{}` in place of the class name."""
+        return TEMPLATES
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of every example, `[n]` int32."""
+        return np.arange(len(self), dtype=np.int32) % len(KINDS)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal; another one for other images or captions."""
+        return _fingerprint(
+            "classes", self.images_per_class, self.seed, self.image_size, self.split
+        )
+
+    @property
+    def num_images(self) -> int:
+        """One image an example."""
+        return len(self)
+
+    def __len__(self) -> int:
+        return self.images_per_class * len(KINDS)
+
+    def image_id(self, example_id: int) -> int:
+        """The image of an example: the one of the same number."""
+        return _in_range(example_id, len(self))
+
+    def image(self, image_id: int) -> np.ndarray:
+        """The picture, `[image_size, image_size, 3]` uint8 RGB."""
+        return render(self.scene(image_id), self.image_size)
+
+    def caption(self, example_id: int, epoch: int = 0) -> str:
+        """The name of the class."""
+        return self.class_names[_in_range(example_id, len(self)) % len(KINDS)]
+
+    def truth(self) -> np.ndarray:
+        """All clean, `[n]` int8."""
+        return np.zeros(len(self), np.int8)
+
+    def scene(self, example_id: int) -> Scene:
+        """What the picture shows."""
+        kind = KINDS[_in_range(example_id, len(self)) % len(KINDS)]
+        return sample_single(Draw(f"class {self.seed} {self.split} {example_id}"), kind)
+
+
+def _check(split: str, **sizes: int) -> None:
+    if split not in SPLITS:
+        raise UsageError(f"split={split!r} is none of {', '.join(SPLITS)}")
+    for name, value in sizes.items():
+        if value < 1:
+            raise UsageError(f"{name}={value}: must be at least 1")
+
+
+def _in_range(number: int, bound: int) -> int:
+    if not 0 <= number < bound:
+        raise IndexError(f"{number} is not in [0, {bound})")
+    return number
+
+
+def _fingerprint(*made_of: str | int | float) -> str:
+    return hashlib.sha256(json.dumps([_DATA_VERSION, *made_of]).encode()).hexdigest()[:32]

@@ -1,0 +1,91 @@
+"""What evaluators work with: the trained towers and a way to run them over a data set."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from nlip_jax.data.loading import ImageTransform, LoadImage, LoadText
+from nlip_jax.data.source import Source
+from nlip_jax.data.tokenizer import Tokenizer
+from nlip_jax.losses.similarity import Logits
+from nlip_jax.methods.base import Features
+from nlip_jax.types import PyTree
+
+_BLOCK = 512  # candidates and queries scored at a time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Towers:
+    """A trained model as evaluators see it.
+
+    Attributes:
+      params: of the model.
+      image_features: (params, images [b, h, w, 3]) -> features.
+      text_features: (params, tokens [b, l]) -> features.
+      similarity: (image features, text features, scale) -> `Logits`.
+      tokenizer: of the texts.
+      transform: of the images, without augmentation.
+      collect: the primitive that runs a function over a data set (`Mapper.collect`).
+      batch_size: global.
+    """
+
+    params: PyTree
+    image_features: Callable[[PyTree, jax.Array], Features]
+    text_features: Callable[[PyTree, jax.Array], Features]
+    similarity: Callable[[Features, Features, float], Logits]
+    tokenizer: Tokenizer
+    transform: ImageTransform
+    collect: Callable[..., PyTree]
+    batch_size: int
+
+    def embed_images(self, source: Source) -> Features:
+        """Features of all images of a source, `[num_images, ...]` on the host."""
+        return self.collect(
+            lambda params, batch: self.image_features(params, batch["image"]),
+            self.params,
+            load=LoadImage(source=source, transform=self.transform.without_augmentation()),
+            num_examples=source.num_images,
+            batch_size=self.batch_size,
+        )
+
+    def embed_texts(self, texts: list[str]) -> Features:
+        """Features of texts, `[n, ...]` on the host."""
+        return self.collect(
+            lambda params, batch: self.text_features(params, batch["tokens"]),
+            self.params,
+            load=LoadText(texts=tuple(texts), tokenizer=self.tokenizer),
+            num_examples=len(texts),
+            batch_size=self.batch_size,
+        )
+
+    def score(self, images: Features, texts: Features) -> Logits:
+        """Similarities of all images and texts, block by block, on the host in float32.
+
+        Returns:
+          per_image `[images, texts]` and per_text `[texts, images]` as NumPy arrays.
+        """
+        num_images, num_texts = _length(images), _length(texts)
+        per_image = np.empty((num_images, num_texts), np.float32)
+        per_text = np.empty((num_texts, num_images), np.float32)
+        score = jax.jit(lambda image, text: self.similarity(image, text, 1.0))
+        for i in range(0, num_images, _BLOCK):
+            for t in range(0, num_texts, _BLOCK):
+                block = score(_rows(images, i), _rows(texts, t))
+                rows, columns = slice(i, i + _BLOCK), slice(t, t + _BLOCK)
+                shape = per_image[rows, columns].shape
+                per_image[rows, columns] = np.asarray(block.per_image)[: shape[0], : shape[1]]
+                per_text[columns, rows] = np.asarray(block.per_text)[: shape[1], : shape[0]]
+        return Logits(per_image=per_image, per_text=per_text)
+
+
+def _length(features: Features) -> int:
+    return len(next(iter(features.values())))
+
+
+def _rows(features: Features, start: int) -> Features:
+    """A block of rows, filled up by repeating the last one so that one shape is compiled."""
+    size = min(_BLOCK, _length(features))
+    take = np.minimum(np.arange(start, start + size), _length(features) - 1)
+    return {name: values[take] for name, values in features.items()}

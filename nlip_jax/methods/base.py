@@ -1,0 +1,123 @@
+"""What a pretraining method is: pure functions, an explicit state, and one hook on the host.
+
+The loop knows nothing of methods but this interface. The split of the loss in `embed` (each
+example by itself), `pair_loss` (couples the global batch) and `example_loss` (each example again)
+is what lets a trainer work in micro-batches and still see the global batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nlip_jax.columns import ColumnVersion
+from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
+
+Features = dict[str, Array]
+
+
+@flax.struct.dataclass
+class Embedded:
+    """Features of a batch, and the model state after it (batch statistics and the like)."""
+
+    features: Features
+    model_state: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What `refresh` may use of the run it works for; handed in, so that tests pass a fake.
+
+    Attributes:
+      index: of the episode that begins; columns written now have this version.
+      map_examples: (column name, function, state) -> values of all examples `[n]`. Applies
+        `function(state, batch) -> [b]` to every example once, in seeded random batches of real
+        rows, without augmentation; finished work of a killed run is reused.
+      column: name -> the version of this episode, to read or to write.
+    """
+
+    index: int
+    map_examples: Callable[[str, Callable[[TrainState, Batch], Array], TrainState], np.ndarray]
+    column: Callable[[str], ColumnVersion]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method with no state, no columns and no hooks; others replace what they need.
+
+    All functions but `refresh` are pure and run inside the compiled step.
+
+    Attributes:
+      model: a linen module that maps (image, tokens) to features.
+      refresh_steps: steps at which an episode ends and `refresh` is called.
+    """
+
+    model: Any
+    refresh_steps: tuple[int, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the float32 columns the pipeline joins to each batch; 0 where not yet known."""
+        return ()
+
+    def init_params(self, rng: Array, batch: Batch) -> PyTree:
+        """Fresh parameters for batches of this shape."""
+        return self.model.init(rng, scale_image(batch["image"]), batch["tokens"])["params"]
+
+    def init_state(self, params: PyTree) -> PyTree:
+        """What the method remembers on the devices, at step 0."""
+        del params
+        return {}
+
+    def embed(self, params: PyTree, state: TrainState, batch: Batch, *, rng: Array) -> Embedded:
+        """Features of every example by itself."""
+        del rng
+        image = scale_image(batch["image"])
+        features = self.model.apply({"params": params}, image, batch["tokens"])
+        return Embedded(features=features, model_state=state.model_state)
+
+    def pair_loss(
+        self, params: PyTree, features: Features, state: TrainState, batch: Batch
+    ) -> LossOutput:
+        """The part of the loss that couples the global batch."""
+        raise TypeError(f"{type(self).__name__} defines no pair_loss")
+
+    def example_loss(
+        self,
+        params: PyTree,
+        features: Features,
+        picks: PyTree,
+        state: TrainState,
+        batch: Batch,
+        *,
+        rng: Array,
+    ) -> LossOutput | None:
+        """Further terms of each example by itself; None where a method has none."""
+        del params, features, picks, state, batch, rng
+        return None
+
+    def update_state(self, state: TrainState, params: PyTree, carry: PyTree) -> PyTree:
+        """The method's state after the update, inside the compiled step."""
+        del params, carry
+        return state.method_state
+
+    def refresh(self, state: TrainState, episode: Episode) -> TrainState:
+        """Work on the whole data set between two episodes, on the host."""
+        del episode
+        return state
+
+
+def scale_image(image: Array) -> Array:
+    """Pixels as the towers take them: uint8 [0, 255] -> float32 [-1, 1]."""
+    return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+def abstract(tree: PyTree) -> PyTree:
+    """Shapes, dtypes and shardings of a pytree of arrays."""
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree
+    )

@@ -1,0 +1,94 @@
+"""NLIP's noise harmonization: trust each pair as far as its noise probability allows.
+
+Networks fit clean pairs first, so after a warm-up on plain InfoNCE the loss of a pair tells how
+likely it is noise (Huang et al., AAAI 2023). Two Gaussians fitted to the losses of all pairs give
+`noise_prob`; from then on the target of pair i is softened by weight * noise_prob_i.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nlip_jax import columns, phases
+from nlip_jax.estimators.gaussian_mixture import GaussianMixture
+from nlip_jax.losses import targets
+from nlip_jax.losses.contrastive import softmax_contrastive
+from nlip_jax.methods.base import Episode
+from nlip_jax.methods.clip import Clip
+from nlip_jax.types import Array, Batch, PyTree, TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Nlip(Clip):
+    """CLIP whose targets adapt to the noise of each pair.
+
+    Attributes:
+      weight: lambda; a pair's target is softened by weight * noise_prob.
+      form: (row statistics, weight [b]) -> [b], one of `targets.NOISE_ADAPTIVE`.
+      fit: losses of this host -> `FitResult`; compiled and sharded, bound to the mesh.
+      posterior: (mixture, losses) -> noise probability of each.
+    """
+
+    weight: float
+    form: Callable[[Any, Array], Array]
+    fit: Callable[[np.ndarray], Any]
+    posterior: Callable[[GaussianMixture, np.ndarray], np.ndarray]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The noise probabilities; 0, which is plain InfoNCE, until the first estimate."""
+        return ("noise_prob",)
+
+    def init_state(self, params: PyTree) -> GaussianMixture:
+        """The mixture of the last estimate."""
+        del params
+        pair = jnp.zeros((2,), jnp.float32)
+        zero = jnp.zeros((), jnp.float32)
+        return GaussianMixture(mean=pair, variance=pair, weight=pair, low=zero, high=zero)
+
+    def targets(self, batch: Batch) -> Callable:
+        """Targets softened by each pair's noise probability."""
+        weight = self.weight * batch["noise_prob"]
+        return lambda statistics: self.form(statistics, weight)
+
+    def plain_pair_loss(self, state: TrainState, batch: Batch) -> Array:
+        """InfoNCE of each pair among its batch, [b]: what the mixture is fitted to."""
+        features = self.embed(state.params, state, batch, rng=None).features
+        logits = self.similarity(features, features, features["logit_scale"])
+        return softmax_contrastive(logits, targets=targets.identity).pair_loss
+
+    def refresh(self, state: TrainState, episode: Episode) -> TrainState:
+        """Loss pass over all pairs, mixture, noise probabilities as a column."""
+        noise_prob = episode.column("noise_prob")
+        if not noise_prob.is_done:
+            phases.enter("loss_pass", episode=episode.index)
+            losses = episode.map_examples("pair_loss", self.plain_pair_loss, state)
+            phases.enter("mixture_fit", episode=episode.index)
+            own = columns.own_share(losses)
+            fitted = self.fit(own)
+            noise_prob.prepare()
+            noise_prob.write_dense(
+                self.posterior(fitted.mixture, own), meta=mixture_to_json(fitted.mixture)
+            )
+        mixture = mixture_from_json(noise_prob.meta())
+        placed = jax.tree.map(
+            lambda new, old: jax.device_put(new, old.sharding), mixture, state.method_state
+        )
+        return state.replace(method_state=placed)
+
+
+def mixture_to_json(mixture: GaussianMixture) -> dict[str, Any]:
+    """A mixture as plain lists; float32 values survive JSON exactly."""
+    return {
+        field.name: np.asarray(getattr(mixture, field.name), np.float64).tolist()
+        for field in dataclasses.fields(mixture)
+    }
+
+
+def mixture_from_json(meta: dict[str, Any]) -> GaussianMixture:
+    """The inverse of `mixture_to_json`, as NumPy arrays."""
+    return GaussianMixture(**{name: np.asarray(value, np.float32) for name, value in meta.items()})

@@ -1,0 +1,197 @@
+"""The training loop, top to bottom.
+
+Order of work at a step, which makes every kill harmless: update, log, checkpoint; then what
+is due *at* the step (refresh, evaluation), which starts from the checkpoint and may be repeated.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from nlip_jax import phases, sharding
+from nlip_jax.checkpoint import Checkpointer
+from nlip_jax.data.loading import Loader
+from nlip_jax.data.order import Stream
+from nlip_jax.data.pipeline import Reading, open_batches
+from nlip_jax.errors import Preempted, RunError
+from nlip_jax.methods.base import Episode, Method
+from nlip_jax.train import stop
+from nlip_jax.train.metrics import MetricsLog, Progress
+from nlip_jax.types import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """When what is due, in steps; 0 means never."""
+
+    total: int
+    log_every: int
+    checkpoint_every: int
+    evaluate_every: int
+    refresh_steps: tuple[int, ...]
+
+    def episode(self, step: int) -> int:
+        """Refreshes that are due up to and including this step."""
+        return sum(refresh <= step for refresh in self.refresh_steps)
+
+    def checkpoint_due(self, step: int) -> bool:
+        """Everything that is repeated after a kill starts from a checkpoint of its own step."""
+        return (
+            _every(self.checkpoint_every, step)
+            or step == self.total
+            or step in self.refresh_steps
+            or self.evaluation_due(step)
+        )
+
+    def evaluation_due(self, step: int) -> bool:
+        """Evaluations during training; the final one belongs to the command."""
+        return _every(self.evaluate_every, step) and step < self.total
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """All that the loop works with.
+
+    Attributes:
+      method: what is trained.
+      step: compiled (state, batch) -> (state, metrics).
+      mesh: where batches go.
+      order: of the training examples.
+      load: makes a row.
+      reading: how rows are read.
+      columns: () -> column name -> values of all examples, or None while unknown.
+      plan: what is due when.
+      checkpointer: of the workdir.
+      meta: step -> what is saved beside the arrays.
+      episode: (index, state) -> what `refresh` may use.
+      evaluate: (state, step) -> metrics, for evaluations during training.
+      log: of this process, None on all but the first.
+    """
+
+    method: Method
+    step: Callable
+    mesh: Mesh
+    order: Stream
+    load: Loader
+    reading: Reading
+    columns: Callable[[int], dict[str, np.ndarray | None]]
+    plan: Plan
+    checkpointer: Checkpointer
+    meta: Callable[[int], dict[str, Any]]
+    episode: Callable[[int, TrainState], Episode]
+    evaluate: Callable[[TrainState, int], dict[str, float]]
+    log: MetricsLog | None
+
+
+def train(trainer: Trainer, state: TrainState) -> TrainState:
+    """Trains from the state's step to the end of the plan.
+
+    Raises:
+      Preempted: the run was asked to stop; a checkpoint of the last step is on disk.
+      RunError: the loss or a gradient is not finite.
+    """
+    # Host-side copies: asking the devices would wait for the step that is under way.
+    plan, step, episode = trainer.plan, int(state.step), int(state.episode)
+    progress = Progress(total=plan.total, batch_size=trainer.order.batch_size)
+    with open_batches(
+        order=trainer.order,
+        load=trainer.load,
+        start=step,
+        stop=plan.total,
+        reading=trainer.reading,
+    ) as batches:
+        columns = trainer.columns(episode)
+        recent: list[tuple[int, dict]] = []  # metrics on the devices since the last log
+        progress.start(step)
+        phases.enter("train", step=step)
+        while True:
+            # --- what is due at this step, after its checkpoint -----------------------------------
+            if episode < plan.episode(step):
+                episode += 1
+                state = _refresh(trainer, state, step=step, episode=episode)
+                columns = trainer.columns(episode)
+                progress.start(step)
+            if plan.evaluation_due(step):
+                phases.enter("evaluate", step=step)
+                metrics = trainer.evaluate(state, step)
+                if trainer.log is not None:
+                    trainer.log.write(step, metrics)
+                progress.start(step)
+            if step == plan.total:
+                return state
+            if stop.requested(step):
+                progress.end_line()
+                trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
+                trainer.checkpointer.wait()
+                raise Preempted(
+                    f"stopped as asked at step {step} of {plan.total}; "
+                    "run the same command again to go on"
+                )
+
+            # --- batch ----------------------------------------------------------------------------
+            asked = time.perf_counter()
+            batch = _join(next(batches), columns)
+            progress.waited(time.perf_counter() - asked)
+
+            # --- update ---------------------------------------------------------------------------
+            with jax.transfer_guard("disallow"):
+                state, metrics = trainer.step(state, sharding.to_devices(batch, trainer.mesh))
+            step += 1
+            recent.append((step, metrics))
+
+            # --- log ------------------------------------------------------------------------------
+            if _every(plan.log_every, step) or plan.checkpoint_due(step):
+                values = _fetch(recent, trainer.checkpointer)
+                recent.clear()
+                if _every(plan.log_every, step) or step == plan.total:
+                    speeds = progress.report(step, loss=values["train/loss"])
+                    if trainer.log is not None:
+                        trainer.log.write(step, values | speeds)
+
+            # --- checkpoint -----------------------------------------------------------------------
+            if plan.checkpoint_due(step):
+                trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
+
+
+def _refresh(trainer: Trainer, state: TrainState, *, step: int, episode: int) -> TrainState:
+    """The method's hook, from a checkpoint that is on disk: a killed one starts again there."""
+    trainer.checkpointer.wait()
+    phases.enter("refresh", step=step, episode=episode)
+    state = trainer.method.refresh(state, trainer.episode(episode, state))
+    phases.enter("train", step=step)
+    return state.replace(episode=jax.device_put(np.int32(episode), state.episode.sharding))
+
+
+def _join(batch: dict[str, np.ndarray], columns: dict[str, np.ndarray | None]) -> dict:
+    """Adds per-example knowledge to a batch, by id; 0 while it is unknown."""
+    ids = batch.pop("example_id")
+    batch.pop("valid")  # every row of a training batch is real
+    for name, values in columns.items():
+        batch[name] = np.zeros(len(ids), np.float32) if values is None else values[ids]
+    return batch
+
+
+def _fetch(recent: list[tuple[int, dict]], checkpointer: Checkpointer) -> dict[str, float]:
+    """Metrics of the newest step; refuses to go on from numbers that are not finite."""
+    fetched = jax.device_get([metrics for _, metrics in recent])
+    for (step, _), metrics in zip(recent, fetched, strict=True):
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(metrics[name]):
+                checkpointer.wait()
+                last = checkpointer.latest_step()
+                raise RunError(
+                    f"{name} is {metrics[name]} at step {step}; the last good checkpoint is "
+                    f"{'none' if last is None else checkpointer.directory / str(last)}; lower "
+                    "config.optimizer.learning_rate or set config.optimizer.clip_norm"
+                )
+    return {f"train/{name}": float(value) for name, value in fetched[-1].items()}
+
+
+def _every(period: int, step: int) -> bool:
+    return period > 0 and step % period == 0

@@ -1,0 +1,166 @@
+"""One primitive for everything that looks at a whole data set: apply a function to every example.
+
+`map_to_column` keeps the results on disk by `example_id` and survives being killed; `collect`
+keeps them in memory, for evaluation sets. Both run sharded over all hosts.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from nlip_jax import phases, sharding
+from nlip_jax.columns import ColumnVersion
+from nlip_jax.data.loading import Loader
+from nlip_jax.data.order import Pass
+from nlip_jax.data.pipeline import Reading, open_batches
+from nlip_jax.train import stop
+from nlip_jax.types import Batch, PyTree
+
+_FRAGMENTS = 16  # of a pass: how much of it a killed run can lose is one part in so many
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapper:
+    """Applies functions to examples on a mesh.
+
+    Attributes:
+      mesh: batches are split over it by row.
+      reading: how rows are read.
+    """
+
+    mesh: Mesh
+    reading: Reading
+
+    def _apply(
+        self,
+        function: Callable[[PyTree, Batch], PyTree],
+        params: PyTree,
+        *,
+        load: Loader,
+        order: Pass,
+        start: int,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, PyTree]]:
+        """Yields (ids, valid, this process's rows of the result) for batches from `start` on."""
+        compiled = jax.jit(function)
+        with open_batches(
+            order=order, load=load, start=start, stop=order.num_batches, reading=self.reading
+        ) as batches:
+            waiting = None  # one batch stays in flight while the next is read
+            for batch in batches:
+                stop.check()
+                ids, valid = batch.pop("example_id"), batch.pop("valid")
+                result = compiled(params, sharding.to_devices(batch, self.mesh))
+                if waiting is not None:
+                    yield waiting[0], waiting[1], jax.tree.map(sharding.to_host, waiting[2])
+                waiting = ids, valid, result
+            if waiting is not None:
+                yield waiting[0], waiting[1], jax.tree.map(sharding.to_host, waiting[2])
+
+    def order(self, *, num_examples: int, batch_size: int, seed: int | None) -> Pass:
+        """This process's part of a pass over all examples."""
+        rows = sharding.local_rows(batch_size, self.mesh)
+        return Pass(num_examples=num_examples, batch_size=batch_size, rows=rows, seed=seed)
+
+    def map_to_column(
+        self,
+        function: Callable[[PyTree, Batch], PyTree],
+        params: PyTree,
+        *,
+        load: Loader,
+        num_examples: int,
+        batch_size: int,
+        seed: int,
+        column: ColumnVersion,
+    ) -> np.ndarray:
+        """Values of all examples, computed once, whatever happens in between.
+
+        Args:
+          function: (params, batch) -> [b].
+          params: first argument of the function.
+          load: makes a row; should not augment.
+          num_examples: n.
+          batch_size: global; real rows fill up the last batch.
+          seed: of the order: neighbours on disk would be hard negatives of one another.
+          column: where the values go.
+
+        Returns:
+          [n] values, memory-mapped.
+        """
+        if column.is_done:
+            return column.read()
+        column.prepare()
+        order = self.order(num_examples=num_examples, batch_size=batch_size, seed=seed)
+        per_fragment = max(1, -(-order.num_batches // _FRAGMENTS))
+        done = sum(1 for _ in column.fragments(jax.process_index()))
+        if jax.process_count() > 1:  # the function is collective: all start at the same batch
+            done = int(np.min(multihost_utils.process_allgather(np.int32(done))))
+        ids, values, index = [], [], done
+
+        def flush() -> None:
+            nonlocal index
+            column.append(index, ids=np.concatenate(ids), values=np.concatenate(values))
+            index += 1
+            ids.clear()
+            values.clear()
+            phases.enter("fragment", column=column.directory.parent.name, index=index)
+
+        results = self._apply(function, params, load=load, order=order, start=done * per_fragment)
+        for batch_ids, valid, result in results:
+            ids.append(batch_ids[valid])
+            values.append(result[valid])
+            if len(ids) == per_fragment:
+                flush()
+        if ids:
+            flush()
+        column.merge(num_examples=num_examples)
+        return column.read()
+
+    def collect(
+        self,
+        function: Callable[[PyTree, Batch], PyTree],
+        params: PyTree,
+        *,
+        load: Loader,
+        num_examples: int,
+        batch_size: int,
+    ) -> PyTree:
+        """Results of all examples in memory on every process, `[n, ...]` in the order of ids.
+
+        Args:
+          function: (params, batch) -> pytree of [b, ...].
+          params: first argument of the function.
+          load: makes a row.
+          num_examples: n.
+          batch_size: global.
+        """
+        order = self.order(num_examples=num_examples, batch_size=batch_size, seed=None)
+        ids, results = [], []
+        for batch_ids, valid, result in self._apply(
+            function, params, load=load, order=order, start=0
+        ):
+            ids.append(batch_ids[valid])
+            results.append(jax.tree.map(lambda rows, keep=valid: rows[keep], result))
+        own_ids = np.concatenate(ids)
+        own = jax.tree.map(lambda *rows: np.concatenate(rows), *results)
+        if jax.process_count() == 1:
+            place = np.argsort(own_ids)
+            return jax.tree.map(lambda rows: rows[place], own)
+        return jax.tree.map(lambda rows: _gather_rows(own_ids, rows, num_examples), own)
+
+
+def _gather_rows(ids: np.ndarray, rows: np.ndarray, num_examples: int) -> np.ndarray:
+    """Rows of all processes in the order of ids; processes may hold different numbers of them."""
+    most = int(np.max(multihost_utils.process_allgather(np.int32(len(ids)))))
+    padded_ids = np.full((most,), -1, np.int32)
+    padded_ids[: len(ids)] = ids
+    padded = np.zeros((most, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    all_ids = multihost_utils.process_allgather(padded_ids).reshape(-1)
+    all_rows = multihost_utils.process_allgather(padded).reshape(-1, *rows.shape[1:])
+    dense = np.zeros((num_examples, *rows.shape[1:]), rows.dtype)
+    dense[all_ids[all_ids >= 0]] = all_rows[all_ids >= 0]
+    return dense

@@ -1,0 +1,127 @@
+"""What a run writes down while it trains: metrics.jsonl, TensorBoard events, one progress line."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from nlip_jax.columns import write_atomically
+
+
+class MetricsLog:
+    """`metrics.jsonl` and TensorBoard events of one workdir; only one process has one.
+
+    Each step stands once, whatever was killed and repeated: a resumed run cuts the file back to the
+    step it resumed from.
+
+    Args:
+      workdir: of the run.
+      resume_step: lines of later steps are dropped, and evaluations of this very step, which
+        the resumed run makes again.
+      tensorboard: whether to write events as well.
+    """
+
+    def __init__(self, workdir: Path, *, resume_step: int, tensorboard: bool):
+        self.path = workdir / "metrics.jsonl"
+        kept = [
+            line
+            for line in read_metrics(self.path)
+            if line["step"] < resume_step
+            or (line["step"] == resume_step and "train/loss" in line)
+        ]
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self._file = self.path.open("a")
+        self._events = (
+            SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+            if tensorboard
+            else None
+        )
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line, and one TensorBoard scalar for each value."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes both."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The complete lines of a metrics.jsonl; a line that was cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+class Progress:
+    """The progress line: rewritten in place on a terminal, one line a report elsewhere.
+
+    Args:
+      total: steps of the run.
+      batch_size: global.
+    """
+
+    def __init__(self, *, total: int, batch_size: int):
+        self._total, self._batch_size = total, batch_size
+        self._is_terminal = sys.stderr.isatty()
+        self._step = self._since = None
+        self._waited = 0.0
+
+    def start(self, step: int) -> None:
+        """Starts the clock at a step: after compiling, and again after each long pause."""
+        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Adds time in which the devices had no batch."""
+        self._waited += seconds
+
+    def report(self, step: int, *, loss: float) -> dict[str, float]:
+        """Shows the line; returns the speeds, named for the log."""
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        per_step = seconds / max(step - self._step, 1)
+        speeds = {
+            "time/examples_per_second": self._batch_size / per_step,
+            "time/step_seconds": per_step,
+            "time/data_wait_share": min(1.0, self._waited / seconds),
+        }
+        left = per_step * (self._total - step)
+        text = (
+            f"step {step}/{self._total}  loss {loss:.4f}  "
+            f"{speeds['time/examples_per_second']:,.0f} examples/s  "
+            f"data wait {speeds['time/data_wait_share']:.0%}  ETA {_duration(left)}"
+        )
+        if self._is_terminal:
+            sys.stderr.write("\r\x1b[K" + text + ("\n" if step == self._total else ""))
+        else:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+        self.start(step)
+        return speeds
+
+    def end_line(self) -> None:
+        """Leaves the progress line standing, so that other output starts on its own line."""
+        if self._is_terminal:
+            sys.stderr.write("\n")
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"

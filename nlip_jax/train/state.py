@@ -1,0 +1,85 @@
+"""The state of a run, born sharded."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from nlip_jax import sharding
+from nlip_jax.methods.base import Method
+from nlip_jax.types import Array, Batch, PyTree, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class StateFactory:
+    """Makes the state at step 0, and says what a state looks like without making one.
+
+    Attributes:
+      method: whose parameters and memory it holds.
+      tx: the optimizer.
+      mesh: where it lives.
+      batch: a batch of the run's shapes, abstract or real.
+      fsdp_min_bytes: arrays below stay replicated.
+      seed: of the parameters.
+    """
+
+    method: Method
+    tx: optax.GradientTransformation
+    mesh: Mesh
+    batch: Batch
+    fsdp_min_bytes: int
+    seed: int
+
+    def _create(self) -> TrainState:
+        rng = jax.random.key(self.seed)
+        # Parameters depend on shapes only, never on the values or the size of a batch.
+        row = {
+            name: jnp.zeros((1, *value.shape[1:]), value.dtype)
+            for name, value in self.batch.items()
+        }
+        params = self.method.init_params(rng, row)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            episode=jnp.zeros((), jnp.int32),
+            params=params,
+            model_state={},
+            opt_state=self.tx.init(params),
+            method_state=self.method.init_state(params),
+        )
+
+    def abstract(self) -> PyTree:
+        """ShapeDtypeStructs with shardings, for compiling and restoring."""
+        shapes = jax.eval_shape(self._create)
+        places = sharding.shard_state(shapes, self.mesh, fsdp_min_bytes=self.fsdp_min_bytes)
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            places,
+        )
+
+    def create(self) -> TrainState:
+        """The state at step 0; no array of it ever exists unsharded."""
+        places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract())
+        return jax.jit(self._create, out_shardings=places)()
+
+
+@jax.jit
+def _checksum(params: PyTree) -> Array:
+    """Two 32-bit sums over the bits of all parameters; the same on every mesh."""
+    sums = jnp.zeros((2,), jnp.uint32)
+    for i, leaf in enumerate(jax.tree.leaves(params)):
+        words = jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32).ravel()
+        place = jax.lax.iota(jnp.uint32, words.size) + jnp.uint32(i * 7919)
+        mixed = (words ^ (place * jnp.uint32(2654435761))) * jnp.uint32(2246822519)
+        mixed = (mixed ^ (mixed >> 15)) * (place | jnp.uint32(1))
+        sums += jnp.stack([jnp.sum(mixed), jnp.sum(mixed ^ (mixed >> 13))])
+    return sums
+
+
+def fingerprint(params: PyTree) -> str:
+    """Hexadecimal fingerprint of the exact bits of parameters, whatever their sharding."""
+    high, low = (int(word) for word in np.asarray(_checksum(params)))
+    return f"{high:08x}{low:08x}"

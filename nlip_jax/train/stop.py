@@ -1,0 +1,64 @@
+"""How a run is asked to stop, and how it notices.
+
+The first SIGINT or SIGTERM asks: the loop saves a checkpoint and leaves with exit code 75. A second
+SIGINT leaves at once with 130. With several processes, JAX's preemption service agrees on a step.
+"""
+
+import os
+import signal
+import sys
+
+import jax
+from jax.experimental import multihost_utils
+
+from nlip_jax.errors import Preempted
+
+_requested = False
+
+
+def install_handlers() -> None:
+    """Takes over SIGINT and, where no service of JAX listens for it, SIGTERM."""
+    signal.signal(signal.SIGINT, _on_interrupt)
+    if not _is_distributed():
+        signal.signal(signal.SIGTERM, _on_terminate)
+
+
+def requested(step: int | None = None) -> bool:
+    """Whether to stop now; all processes get the same answer at the same step.
+
+    Args:
+      step: of the training loop; None elsewhere, where only a single process may stop.
+    """
+    if not _is_distributed():
+        return _requested
+    return step is not None and multihost_utils.reached_preemption_sync_point(step)
+
+
+def check() -> None:
+    """Raises `Preempted` if the run was asked to stop: for work whose progress is already safe."""
+    if requested():
+        raise Preempted("stopped as asked; run the same command again to go on")
+
+
+def _is_distributed() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _on_interrupt(number: int, frame: object) -> None:
+    del number, frame
+    global _requested  # noqa: PLW0603  a signal has no other way to tell
+    if _requested:
+        os.write(sys.stderr.fileno(), b"\nstopped at once\n")
+        os._exit(130)
+    _requested = True
+    os.write(
+        sys.stderr.fileno(), b"\nstopping after this step (Ctrl-C again to leave at once) ...\n"
+    )
+    if _is_distributed():
+        os.kill(os.getpid(), signal.SIGTERM)  # tells the preemption service, and so everyone
+
+
+def _on_terminate(number: int, frame: object) -> None:
+    del number, frame
+    global _requested  # noqa: PLW0603
+    _requested = True

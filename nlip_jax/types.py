@@ -1,0 +1,61 @@
+"""The few types that travel through the whole house.
+
+Letters of shapes: b batch, n examples, l tokens, p image tokens, d embedding, k candidates,
+h w c pixels. `b` is the global batch on every mesh.
+"""
+
+from typing import Any, TypedDict
+
+import flax.struct
+import jax
+
+Array = jax.Array
+PyTree = Any
+
+
+class Batch(TypedDict, total=False):
+    """What the pipeline hands to a step; columns a method asked for stand beside these."""
+
+    image: Array  # [b, h, w, 3] uint8, scaled to [-1, 1] on the device
+    tokens: Array  # [b, l] int32, 0 is padding
+    example_id: Array  # [b] int64 on hosts; does not travel to the devices
+    valid: Array  # [b] bool, False on rows that only fill up a batch
+    noise_prob: Array  # [b] float32, column of the method nlip
+
+
+@flax.struct.dataclass
+class LossOutput:
+    """What a part of the loss gives back.
+
+    Attributes:
+      loss: () float32.
+      metrics: scalars to log.
+      carry: what `update_state` wants from this step.
+      picks: what `example_loss` wants, such as hard negatives.
+    """
+
+    loss: Array
+    metrics: dict[str, Array] = flax.struct.field(default_factory=dict)
+    carry: PyTree = None
+    picks: PyTree = None
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a run needs to go on, as one pytree of sharded arrays.
+
+    Attributes:
+      step: () int32, number of updates done.
+      episode: () int32, number of refreshes done.
+      params: float32 parameters.
+      model_state: batch statistics and the like; empty for models without.
+      opt_state: of the optax transformation.
+      method_state: what the method remembers on the devices.
+    """
+
+    step: Array
+    episode: Array
+    params: PyTree
+    model_state: PyTree
+    opt_state: PyTree
+    method_state: PyTree

@@ -1,0 +1,47 @@
+"""The analytic count against the matmuls that are really in the traced forward pass."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from nlip_jax.models.dual_encoder import DualEncoder
+from nlip_jax.models.flops import dual_encoder_flops, image_tower_flops
+from nlip_jax.models.sizes import variant
+from nlip_jax.models.text_transformer import TextTransformer
+from nlip_jax.models.vit import VisionTransformer
+
+
+def traced_flops(jaxpr) -> int:
+    """Multiply-adds, twice, of every dot_general in a jaxpr and what it calls."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            inner = math.prod(shape[i] for i in contracted)
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * inner
+        total += sum(traced_flops(sub) for sub in jaxprs_in_params(equation.params))
+    return total
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "map"])
+@pytest.mark.parametrize("token_features", [False, True])
+def test_analytic_count_is_the_traced_count(pool, token_features):
+    image_tower = VisionTransformer(4, 12, width=8, depth=2, heads=2, mlp_dim=20, pool=pool)
+    text_tower = TextTransformer(20, context_length=7, width=12, depth=3, heads=3)
+    model = DualEncoder(image_tower, text_tower, embed_dim=6, token_features=token_features)
+    batch = 2
+    image, tokens = jnp.zeros((batch, 12, 12, 3)), jnp.ones((batch, 7), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), image, tokens)
+    count = dual_encoder_flops(model)
+    for side, data in (("image", image), ("text", tokens)):
+        traced = jax.make_jaxpr(lambda p, x, s=side: model.apply(p, x, method=f"encode_{s}"))
+        assert batch * count[side] == traced_flops(traced(params, data).jaxpr)
+
+
+def test_vit_b16_has_the_number_everyone_knows():
+    tower = VisionTransformer(**variant("B/16"), image_size=224)
+    assert round(image_tower_flops(tower) / 1e9, 1) == 35.1  # 17.6 billion multiply-adds
