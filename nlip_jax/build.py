@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nlip_jax import sharding
+from nlip_jax.columns import write_atomically
 from nlip_jax.config import Clock
 from nlip_jax.data.index import Index, build_index
 from nlip_jax.data.loading import RESIZE, ImageTransform
@@ -183,20 +185,39 @@ def make_reading(config: ConfigDict) -> Reading:
 
 
 def open_tokenizer(config: ConfigDict, *, source: Source, workdir: Path) -> Tokenizer:
-    """The tokenizer of the config, or one trained from the captions and kept in the workdir."""
-    path = Path(config.tokenizer.model or workdir / "tokenizer.model")
-    if not config.tokenizer.model and not path.exists():
+    """The tokenizer of the config, or one trained from the captions and kept in the workdir.
 
-        def train() -> None:
-            train_tokenizer(
-                (source.caption(i) for i in sampled_ids(len(source), config)),
-                path=path,
-                vocab_size=config.tokenizer.vocab_size,
-                max_sentences=config.tokenizer.max_sentences,
+    Raises:
+      UsageError: the file cannot be used, or a run began here with other captions.
+    """
+    length = config.tokenizer.context_length
+    if config.tokenizer.model:
+        return Tokenizer(config.tokenizer.model, context_length=length)
+    path, marker = workdir / "tokenizer.model", workdir / "tokenizer.json"
+    made_from = {
+        "captions": source.fingerprint,
+        "vocab_size": config.tokenizer.vocab_size,
+        "max_sentences": config.tokenizer.max_sentences,
+    }
+
+    def train() -> None:
+        if path.exists() and marker.exists() and json.loads(marker.read_text()) == made_from:
+            return
+        if (workdir / "data.json").exists():
+            raise UsageError(
+                f"the captions changed since the run in {workdir} began, and its {path.name} was "
+                "made from the old ones; bring the data back or choose another --workdir"
             )
+        train_tokenizer(
+            (source.caption(i) for i in sampled_ids(len(source), config)),
+            path=path,
+            vocab_size=config.tokenizer.vocab_size,
+            max_sentences=config.tokenizer.max_sentences,
+        )
+        write_atomically(marker, json.dumps(made_from).encode())
 
-        on_leader(train)
-    return Tokenizer(path, context_length=config.tokenizer.context_length)
+    on_leader(train)
+    return Tokenizer(path, context_length=length)
 
 
 def sampled_ids(num_examples: int, config: ConfigDict) -> range:

@@ -61,6 +61,7 @@ class Checkpointer:
             ),
             force=True,
         )
+        phases.enter("checkpoint_in_background", step=step)
 
     def restore(self, step: int, *, abstract: PyTree) -> Restored:
         """Reads a checkpoint onto any mesh.

@@ -1,12 +1,13 @@
 """Where a run is: one call at each turn of it, written down as it happens.
 
 The lines of `events.jsonl` tell where the time of a run went (and of its killed predecessors).
-A test that must stop a run in a phase that takes a millisecond sets NLIP_JAX_HOLD to its name:
-the run then waits there until it is killed.
+Fault injection: with NLIP_JAX_KILL_AT set to a phase ("loss_pass", or "checkpoint step=20" where
+a phase recurs), the process kills itself there as `kill -9` would.
 """
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -30,6 +31,6 @@ def enter(name: str, **details: int | float | str) -> None:
         line = json.dumps({"phase": name, **details, "time": time.time()})
         with _log.open("a") as file:
             file.write(line + "\n")
-    if os.environ.get("NLIP_JAX_HOLD") == name:
-        while True:
-            time.sleep(60)
+    target = os.environ.get("NLIP_JAX_KILL_AT")
+    if target and target in (name, *(f"{name} {key}={value}" for key, value in details.items())):
+        os.kill(os.getpid(), signal.SIGKILL)

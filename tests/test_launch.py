@@ -1,6 +1,8 @@
 """The launchers' set-up, with pretended interpreters: nothing is installed or fetched."""
 
+import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,15 +27,16 @@ DISK_FULL = "ERROR: Could not install: [Errno 28] No space left on device\n"
 # and other modules print their arguments.
 INTERPRETER = """\
 #!{bash}
-echo "$*" >>{folder}/calls
+cd {folder}
+echo "$*" >>calls
 case "$1 $2" in
-  "-c "*) exec {python} -c "import sys; {prelude}
+  "-c "*) exec {python} -I -S -c "import sys; {prelude}
 $2" ;;
   "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && : >"$3/pyvenv.cfg" ;;
-  "-m pip") cat {folder}/pip_says; exit "$(cat {folder}/pip_returns)" ;;
+  "-m pip") cat pip_says; exit "$(cat pip_returns)" ;;
   *)
     if {{ : >&9; }} 2>/dev/null; then lock=kept; else lock=free; fi
-    echo "$$ $lock" >{folder}/launched
+    echo "$$ $lock" >launched
     for argument in "$@"; do printf '[%s]' "$argument"; done ;;
 esac
 """
@@ -65,7 +68,10 @@ class Machine:
 
     def python(self, name: str = "python3", *, prelude: str = "pass"):
         script = INTERPRETER.format(
-            bash=BASH, folder=self.folder, python=sys.executable, prelude=prelude
+            bash=BASH,
+            folder=shlex.quote(str(self.folder)),
+            python=shlex.quote(sys.executable),
+            prelude=prelude,
         )
         self.command(name, script)
 
@@ -176,14 +182,14 @@ def test_killed_setup_is_redone(machine):
 
 def test_concurrent_launches_set_up_once(machine):
     machine.python()
-    (machine.folder / "pip_says").unlink()
-    os.mkfifo(machine.folder / "pip_says")
-    first = machine.start("local.sh")
-    with (machine.folder / "pip_says").open("w"):  # opens once the first launch is inside pip
-        second = machine.start("local.sh")
-        assert second.stderr.readline() == "waiting for another set-up of this environment ...\n"
-    for process in (first, second):
-        assert process.communicate(timeout=60)[0].startswith("[-m][nlip_jax]")
+    (machine.venv / ".setup").mkdir(parents=True)
+    with (machine.venv / ".setup/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        launches = [machine.start("local.sh") for _ in range(2)]
+        for launch in launches:
+            assert launch.stderr.readline().startswith("waiting for another set-up")
+    for launch in launches:
+        assert launch.communicate(timeout=60)[0].startswith("[-m][nlip_jax]")
     assert (machine.called("-m venv"), machine.called("-m pip")) == (1, 1)
 
 

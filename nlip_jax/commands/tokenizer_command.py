@@ -20,8 +20,6 @@ def main(argv: list[str]) -> int:
             f"config.tokenizer.model={config.tokenizer.model!r} names a file; leave it empty to "
             "train one"
         )
-    if path.exists():
-        raise UsageError(f"{path} exists; remove it, or choose another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     source = build.open_training_source(config, workdir)
     tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)

@@ -14,7 +14,7 @@ from nlip_jax.columns import write_atomically
 from nlip_jax.errors import UsageError
 
 # What other commands may have put there before the run.
-_MADE_BEFORE = {"index", "tokenizer.model", ".lock"}
+_MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", ".lock"}
 _locks: list[Any] = []  # open files: a lock lasts as long as its process
 
 

@@ -161,7 +161,7 @@ def build_index(
     for result in _scan_all(paths, caption_key, workers):
         (problems if isinstance(result, UsageError) else scans).append(result)
     if problems:
-        more = f" (and {len(problems) - 1} more shards like it)" if problems[1:] else ""
+        more = f" (and {len(problems) - 1} more shards cannot be used)" if problems[1:] else ""
         raise UsageError(f"{problems[0]}{more}")
     counts = sum((scan.counts for scan in scans), Counter())
     if not counts["images"]:

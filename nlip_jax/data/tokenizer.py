@@ -67,6 +67,8 @@ def train_tokenizer(
     Raises:
       UsageError: there is no text, or vocab_size has no room for its characters.
     """
+    if max_sentences < 1:
+        raise UsageError(f"max_sentences={max_sentences}: a tokenizer needs at least one caption")
     sample = _sample((caption[:_MAX_TRAINING_CHARACTERS] for caption in captions), max_sentences)
     if not any(caption.strip() for caption in sample):
         raise UsageError(

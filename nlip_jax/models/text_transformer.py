@@ -1,7 +1,6 @@
 """Transformer over token ids as a text tower: causal as CLIP's, or looking both ways."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
@@ -19,7 +18,7 @@ def _last(mask: Array) -> Array:
 
 
 def _first(mask: Array) -> Array:
-    return jax.nn.one_hot(jnp.zeros(len(mask), jnp.int32), mask.shape[1])
+    return jnp.zeros(mask.shape, jnp.float32).at[:, 0].set(1.0)
 
 
 def _all(mask: Array) -> Array:

@@ -103,7 +103,8 @@ def test_broken_files(data):
 @pytest.mark.parametrize("resize", [resize_center_crop, squash])
 def test_resize(resize):
     square = pixels(0, 40, 40)
-    assert resize(square, 40) is square
+    assert np.shares_memory(resize(square, 40), square)
+    np.testing.assert_array_equal(resize(square, 40), square)
     for h, w in [(40, 40), (100, 60), (3, 200), (1, 1)]:
         image = pixels(1, h, w)
         result = resize(image, 16)
@@ -152,7 +153,7 @@ def test_random_crop_keeps_its_share_of_the_area():
 def test_flip():
     image = pixels(0, 16, 16)
     whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
-    assert all(crop(image, seed, **whole) is image for seed in range(5))
+    np.testing.assert_array_equal(crop(image, 0, **whole), image)
     flipped = [
         np.array_equal(crop(image, seed, flip=True, **whole), image[:, ::-1]) for seed in range(100)
     ]

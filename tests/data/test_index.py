@@ -66,9 +66,8 @@ def test_is_small_and_mapped(tmp_path):
     index = build_index([path], "txt", tmp_path / "index")
     size = sum(len(array) * array.itemsize for array in (index.rows, index.caption_starts))
     assert size <= 32 * 200
-    assert isinstance(index.rows.base, np.memmap) and isinstance(
-        index.caption_starts.base, np.memmap
-    )
+    assert isinstance(index.rows.base, np.memmap)
+    assert isinstance(index.caption_starts.base, np.memmap)
 
 
 def test_shard_order_and_processes(shards, tmp_path):
@@ -230,7 +229,7 @@ def test_refuses_tars_without_pairs(tmp_path):
     with refused("no caption", "'txt'", r"end in \.jpg \.json", "with text: caption, captions"):
         build({"a.txt": b"x", **image, "0.json": b'{"caption":"x","n":1,"captions":["y"]}'}, "txt")
     with refused("no caption", "'json:text'", "with text: none"):
-        build({**image, "0.json": b"[]"}, "json:text")
+        build({**image, "0.json": b"{}"}, "json:text")
     with refused("no caption could be read", "1 unreadable_caption", r"one\.tar: 0: .*captions"):
         build({**image, "0.json": b'{"captions": 3}'})
     with refused("no caption could be read", "1 blank_caption", "blank"):

@@ -151,6 +151,8 @@ def test_pickled_copies_encode_the_same(path):
 def test_no_text_is_a_usage_error(tmp_path, captions):
     with pytest.raises(UsageError, match="no text to train a tokenizer on"):
         train(tmp_path, captions)
+    with pytest.raises(UsageError, match="max_sentences=0"):
+        train(tmp_path, CAPTIONS, max_sentences=0)
     assert not list(tmp_path.iterdir())
 
 

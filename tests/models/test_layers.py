@@ -85,15 +85,26 @@ def test_scanned_layers_start_differently_and_alike_in_scale():
 
 
 def test_bfloat16_computes_nearly_the_same_and_returns_float32(params, apply):
-    model = encoder(dtype="bfloat16")
-    rounded = jax.jit(lambda x, mask: model.apply({"params": params}, x, mask))(X, CAUSAL)
+    @jax.jit
+    def run(x):
+        model = encoder(dtype="bfloat16")
+        return model.apply({"params": params}, x, CAUSAL, capture_intermediates=True)
+
+    rounded, captured = run(X)
     assert rounded.dtype == jnp.float32
     assert 1e-4 < np.abs(rounded - apply(X, CAUSAL)).max() < 0.2
+    layer = captured["intermediates"]["block_0"]
+    assert layer["__call__"][0][0].dtype == jnp.bfloat16  # the residual stream
+    assert layer["mlp"]["narrow"]["__call__"][0].dtype == jnp.bfloat16
+    assert layer["attention_norm"]["__call__"][0].dtype == jnp.float32
 
 
-def test_masks_of_three_and_four_dimensions_agree(apply):
-    four = jnp.broadcast_to(CAUSAL[:, None], (2, 1, 5, 5))
-    np.testing.assert_array_equal(apply(X, CAUSAL), apply(X, four))
+def test_masks_of_three_and_four_dimensions_hide_the_same(apply):
+    out = apply(X, CAUSAL)
+    np.testing.assert_array_equal(out, apply(X, jnp.broadcast_to(CAUSAL[:, None], (2, 1, 5, 5))))
+    changed = np.abs(apply(X.at[:, 2].multiply(-1.0), CAUSAL) - out).max(axis=-1)
+    assert (changed[:, :2] == 0).all()
+    assert (changed[:, 2:] > 1e-4).all()
 
 
 def test_rows_that_may_look_nowhere_stay_finite_in_value_and_gradient(apply):

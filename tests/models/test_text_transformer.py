@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nlip_jax.errors import UsageError
-from nlip_jax.models.text_transformer import TextTransformer
+from nlip_jax.models.text_transformer import POOLS, TextTransformer
 
 SMALL = {"vocab_size": 20, "context_length": 8, "width": 8, "depth": 1, "heads": 2}
 TOKENS = jnp.array(
@@ -53,6 +53,16 @@ def test_tower(random_params, causal, pool):
     empty = apply(params, TOKENS.at[2].set(0))["pooled"]
     assert np.isfinite(empty).all()
     np.testing.assert_allclose(empty[:2], out["pooled"][:2], atol=1e-6)
+
+
+def test_weights_of_pools():
+    mask = jnp.array([[1, 1, 0], [0, 0, 0]], bool)
+    weights = {name: pool(mask).tolist() for name, pool in POOLS.items()}
+    assert weights == {
+        "eos": [[0, 1, 0], [1, 0, 0]],
+        "cls": [[1, 0, 0], [1, 0, 0]],
+        "mean": [[0.5, 0.5, 0], [0, 0, 0]],
+    }
 
 
 def test_an_empty_row_has_a_finite_gradient(random_params):
