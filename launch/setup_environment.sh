@@ -44,10 +44,8 @@ except BlockingIOError:
     fcntl.flock(9, fcntl.LOCK_EX)
 '
 
-# What pip and Python print when no index answers; the wording differs between their versions.
-NO_NETWORK='connection broken by|Failed to establish a new connection|Temporary failure in name resolution'
-NO_NETWORK="$NO_NETWORK|Name or service not known|nodename nor servname|Failed to resolve|Max retries exceeded"
-NO_NETWORK="$NO_NETWORK|Network is unreachable|Connection refused|Cannot connect to proxy|[Tt]imed out"
+# What pip prints when no index answers: it retries, or a download stops half-way.
+NO_NETWORK='connection broken by|Max retries exceeded|[Tt]imed out'
 
 setup_environment() {
   local more=${NLIP_JAX_EXTRAS:-}
@@ -153,12 +151,17 @@ make_venv() {
   "$python" -m venv "$venv" >"$log" 2>&1 || explain "python -m venv failed"
 }
 
-check_space() {
-  local free_kb
+# The space left where the environment lies; nothing where df does not know.
+free_mb() {
   # The field before the percentage: names of devices may contain blanks.
-  free_kb=$(df -Pk "$venv/" | awk '{ for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+%$/) free = $(i - 1) } END { print free }')
-  if [ -n "$free_kb" ] && [ "$free_kb" -lt $((NEEDED_MB * 1024)) ]; then
-    fail "the disk of $venv has $((free_kb / 1024)) MB free, but needs $NEEDED_MB: make room, or name another folder with NLIP_JAX_VENV"
+  df -Pk "$venv/" | awk 'NR > 1 { for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+%$/) print int($(i - 1) / 1024) }'
+}
+
+check_space() {
+  local free
+  free=$(free_mb)
+  if [ "${free:-$NEEDED_MB}" -lt "$NEEDED_MB" ]; then
+    fail "the disk of $venv has $free MB free, but needs $NEEDED_MB: make room, or name another folder with NLIP_JAX_VENV"
   fi
 }
 
@@ -178,14 +181,17 @@ install() {
 
 # Says in one line why the command that wrote the log failed.
 explain() {
-  local first
-  if grep -qE 'No space left on device|Disk quota exceeded' "$log"; then
+  local first free
+  free=$(free_mb)
+  # The words may be missing: the log is on a disk that may be full.
+  if grep -qE 'No space left on device|Disk quota exceeded' "$log" || [ "${free:-1}" -eq 0 ]; then
     fail "the disk is full: make room where $venv, ${TMPDIR:-/tmp} and pip's cache lie, and start again (details: $log)"
   fi
   if grep -qE "$NO_NETWORK" "$log" && ! grep -q ResolutionImpossible "$log"; then
     rm -f "$state/unfinished"  # pip downloads everything before it changes anything
     fail "pip cannot reach its package index: check the network, or name a mirror with PIP_INDEX_URL or a folder of wheels with PIP_NO_INDEX=1 PIP_FIND_LINKS=/path (details: $log)"
   fi
-  first=$(grep -m 1 -E '^ *(ERROR|[A-Za-z.]+Error): ' "$log" || tail -n 1 "$log")
+  first=$(awk '/^ *(ERROR|[A-Za-z.]+Error): / && !/ERROR: Ignored/ { print; exit }' "$log")
+  if [ -z "$first" ]; then first=$(tail -n 1 "$log"); fi
   fail "$1: ${first#"${first%%[! ]*}"} (details: $log)"
 }

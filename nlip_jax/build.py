@@ -21,7 +21,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nlip_jax import sharding
-from nlip_jax.columns import write_atomically
 from nlip_jax.config import Clock
 from nlip_jax.data.index import Index, build_index
 from nlip_jax.data.loading import RESIZE, ImageTransform
@@ -37,6 +36,7 @@ from nlip_jax.estimators import gaussian_mixture
 from nlip_jax.evaluators.base import Towers
 from nlip_jax.evaluators.retrieval import Retrieval
 from nlip_jax.evaluators.zero_shot import ZeroShot
+from nlip_jax.files import write_atomically
 from nlip_jax.losses.targets import NOISE_ADAPTIVE
 from nlip_jax.methods.base import Method
 from nlip_jax.methods.clip import Clip
@@ -116,8 +116,13 @@ def _tar(spec: ConfigDict, *, index: Path) -> Source:
         )
     directory = Path(spec.index) if spec.index else index
     shards = expand_shards(spec.shards)
-    if not spec.index and not directory.exists():
-        on_leader(lambda: build_index(shards, spec.caption_key, directory) and None)
+
+    def index_once() -> None:  # asked on the leader alone, so that all processes agree
+        if not directory.exists():
+            build_index(shards, spec.caption_key, directory)
+
+    if not spec.index:
+        on_leader(index_once)
     opened = Index.open(directory)
     opened.check(shards=shards, caption_key=spec.caption_key)
     source = TarSource(opened, captions=spec.captions, seed=0)
@@ -352,9 +357,10 @@ def make_tx(config: ConfigDict, *, schedule: optax.Schedule) -> optax.GradientTr
 
 def may_grow(config: ConfigDict) -> bool:
     """Whether a finished run may be prolonged: nothing it did depended on its length."""
-    percent = [name for name in ("warmup", "timescale") if "%" in config.schedule[name]]
-    percent += ["nlip.warmup"] if config.method == "nlip" and "%" in config.nlip.warmup else []
-    return config.schedule.name in OPEN_ENDED and not percent
+    durations = [config.schedule.warmup, config.schedule.timescale]
+    if config.method == "nlip":
+        durations += [config.nlip.warmup, config.nlip.reestimate_every]
+    return config.schedule.name in OPEN_ENDED and not any("%" in text for text in durations)
 
 
 # --- evaluation -----------------------------------------------------------------------------------
@@ -394,6 +400,7 @@ EVALUATORS = {"zero_shot": _zero_shot, "retrieval": _retrieval}
 
 def make_evaluators(config: ConfigDict, workdir: Path) -> dict[str, ZeroShot | Retrieval]:
     """Evaluators by "KIND/SET"."""
+    _similarity(config)  # a wrong name is to be told as such, not by what follows from it
     evaluators = {}
     for kind, sets in config.evaluators.items():
         make = lookup(kind, EVALUATORS, field="evaluators")

@@ -81,7 +81,7 @@ class Checkpointer:
                 ),
             )
         except (ValueError, KeyError, OSError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RunError(
                 f"checkpoint {step} in {self.directory} cannot be restored ({reason}); "
                 f"remove the folder {self.directory / str(step)} to go on from an earlier one"

@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from nlip_jax import phases
 from nlip_jax.errors import RunError
+from nlip_jax.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,10 @@ class ColumnVersion:
 
     def read(self) -> np.ndarray:
         """The values of all examples, `[n]`, memory-mapped where one process wrote them."""
-        parts = [np.load(p, mmap_mode="r") for p in sorted(self.directory.glob("part-*.npy"))]
-        if not parts:
-            raise RunError(f"the column {self.directory} lost its parts; remove the folder")
+        paths = sorted(self.directory.glob("part-*-of-*.npy"))
+        if not paths or len(paths) != int(paths[0].stem[-5:]):
+            raise RunError(f"the column {self.directory} lost parts of itself; remove the folder")
+        parts = [np.load(path, mmap_mode="r") for path in paths]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     # --- fragments ------------------------------------------------------------------------------
@@ -64,12 +66,15 @@ class ColumnVersion:
             write_atomically(key_file, self.key.encode())
         _barrier(f"prepare {self.directory}")
 
-    def fragments(self, process: int | None = None) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Finished fragments as (index, ids, values), of one process or of all."""
-        pattern = "fragment-*.npz" if process is None else f"fragment-{process:05d}-*.npz"
-        for path in sorted(self.directory.glob(pattern)):
+    def num_own_fragments(self) -> int:
+        """Finished fragments of this process; it writes them in the order of their indices."""
+        return sum(1 for _ in self.directory.glob(f"fragment-{jax.process_index():05d}-*.npz"))
+
+    def fragments(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Finished fragments of all processes as (ids, values)."""
+        for path in sorted(self.directory.glob("fragment-*.npz")):
             with np.load(path) as arrays:
-                yield int(path.stem.split("-")[2]), arrays["ids"], arrays["values"]
+                yield arrays["ids"], arrays["values"]
 
     def append(self, index: int, *, ids: np.ndarray, values: np.ndarray) -> None:
         """Writes fragment `index` of this process; complete or not at all."""
@@ -95,7 +100,7 @@ class ColumnVersion:
         phases.enter("column_merge", column=self.directory.parent.name)
         start, stop = _own_range(num_examples)
         dense, seen = None, np.zeros(stop - start, np.int32)
-        for _, ids, values in self.fragments():
+        for ids, values in self.fragments():
             mine = (ids >= start) & (ids < stop)
             if dense is None:
                 dense = np.zeros((stop - start, *values.shape[1:]), values.dtype)
@@ -141,16 +146,6 @@ def own_share(values: np.ndarray) -> np.ndarray:
     """The range of a dense column that this process writes."""
     start, stop = _own_range(len(values))
     return values[start:stop]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole or not at all, whenever the process dies."""
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _barrier(name: str) -> None:

@@ -5,11 +5,14 @@ nothing of what the fields mean; `build.py` turns them into objects.
 """
 
 import dataclasses
+import difflib
 import fnmatch
+import importlib.util
 import json
 import math
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from ml_collections import ConfigDict, config_flags
 
 from nlip_jax.errors import UsageError
 
-_DURATION = re.compile(r"\s*([0-9][0-9_.]*(?:[eE][+-]?\d+)?)\s*(steps?|epochs?|examples?|%)\s*")
+_DURATION = re.compile(
+    r"\s*(\d[\d_]*(?:\.\d*)?(?:[eE][+-]?\d{1,2})?)\s*(steps?|epochs?|examples?|%)\s*"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,50 +84,87 @@ def parse_command_line(
     Raises:
       UsageError: anything unknown, unreadable or of a wrong type.
     """
-    if not any(re.match(r"--?config(=|$)", argument) for argument in argv):
-        raise UsageError(
-            f"{command} needs --config=FILE, such as --config=configs/quickstart.py; "
-            f"`python -m nlip_jax {command} --help` lists the rest"
-        )
-    _make_importable(argv)
+    file, settings = _take_config(argv, command=command)
+    config = read_config(file)
+    _check_fields(settings, config)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
     for name, text in (extra_flags or {}).items():
         flags.DEFINE_string(name, "", text, flag_values=values)
+    whole = [command, *settings]
     try:
-        rest = values([command, *argv])
-        config = values.config
-        if not isinstance(config, ConfigDict):  # ml_collections reports a bad file only on use
-            len(config)
-    except UsageError:
-        raise
-    except AttributeError as error:  # ml_collections' way to say "no such field"
-        raise UsageError(f"no such config field: {_unknown_field(argv, error)}") from error
-    except Exception as error:
-        raise UsageError(f"{command}: {_one_line(error)}") from error
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=whole)
+        rest = values(whole)
+    except (flags.Error, ValueError, TypeError) as error:
+        raise UsageError(_one_line(error)) from error
     if rest[1:]:
         raise UsageError(f"unexpected argument {rest[1]!r}; every setting is --name=value")
-    return config, {name: values[name].value for name in extra_flags or {}}
+    return values.config, {name: values[name].value for name in extra_flags or {}}
 
 
-def _make_importable(argv: list[str]) -> None:
-    """Lets a config file import its neighbours as `configs.x`, from any working directory."""
+def read_config(file: str) -> ConfigDict:
+    """What the `get_config` of a file returns.
+
+    Args:
+      file: FILE.py or FILE.py:ARGUMENT. It can import its neighbours as `configs.x`.
+
+    Raises:
+      UsageError: no such file, or no config comes out of it.
+    """
+    name, *argument = file.split(":", 1)
+    path = Path(name).resolve()
+    if path.suffix != ".py" or not path.is_file():
+        raise UsageError(f"no config file {name!r}; name one, such as configs/quickstart.py")
+    if (folder := str(path.parent.parent)) not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(*argument)
+    except Exception as error:  # a user's code may raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        place = f", line {lines[-1]}" if lines else ""
+        raise UsageError(f"config file {name}{place}: {_one_line(error)}") from error
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UsageError(f"config file {name}: get_config must return a ConfigDict, not {kind}")
+    return config
+
+
+def config_argument(argv: list[str], *, command: str) -> str:
+    """The value of --config among the arguments of a command: FILE.py or FILE.py:ARGUMENT.
+
+    Raises:
+      UsageError: there is none.
+    """
+    return _take_config(argv, command=command)[0]
+
+
+def _take_config(argv: list[str], *, command: str) -> tuple[str, list[str]]:
+    """The value of --config, and the other arguments."""
     for i, argument in enumerate(argv):
-        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
-        if match:
-            text = match[1] if match[1] is not None else (argv[i + 1 : i + 2] or [""])[0]
-            folder = str(Path(text.split(".py")[0] + ".py").resolve().parent.parent)
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
+        name, equals, value = argument.partition("=")
+        if name in ("-config", "--config"):
+            used = 1 if equals else 2
+            value = value if equals else "".join(argv[i + 1 : i + 2])
+            if value:
+                return value, argv[:i] + argv[i + used :]
+    raise UsageError(
+        f"{command} needs --config=FILE, such as --config=configs/quickstart.py; "
+        f"`python -m nlip_jax {command} --help` lists the rest"
+    )
 
 
-def _unknown_field(argv: list[str], error: AttributeError) -> str:
-    name = str(error).strip("'\" \n").splitlines()[0].strip("'\"")
-    for argument in argv:
-        field = re.match(r"--?(config\.[^= ]+)", argument)
-        if field and name.split("'")[0] in field[1].split("."):
-            return f"{field[1]}; configs/base.py describes every field"
-    return f"{name}; configs/base.py describes every field"
+def _check_fields(settings: list[str], config: ConfigDict) -> None:
+    """Refuses `--config.a.b=value` for fields that the config does not have."""
+    known = flatten(config)
+    for setting in settings:
+        match = re.match(r"--?(?:no)?config\.([^=\[]+)", setting)
+        if match and not any(f"{name}.".startswith(f"{match[1]}.") for name in known):
+            close = difflib.get_close_matches(match[1], known, n=1)
+            hint = f"did you mean config.{close[0]}?" if close else "see configs/base.py"
+            raise UsageError(f"no such config field: config.{match[1]}; {hint}")
 
 
 def _one_line(error: Exception) -> str:
@@ -153,10 +195,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def changed_fields(old: dict, new: dict) -> dict[str, tuple[Any, Any]]:
-    """Fields whose values differ: dotted name -> (old, new); absent ones are None.
-
-    `evaluators` and `runtime` themselves may be emptied or listed anew without a message.
-    """
+    """Fields whose values differ: dotted name -> (old, new); absent ones are None."""
     before, after = flatten(old), flatten(new)
     names = [*before, *(name for name in after if name not in before)]
     return {
@@ -171,9 +210,11 @@ def is_runtime(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, p) or p == f"{name}.*" for p in patterns)
 
 
-def check_finite_fields(config: ConfigDict) -> None:
-    """Refuses NaN and infinite numbers anywhere in the config."""
+def check_numbers(config: ConfigDict) -> None:
+    """Refuses NaN, infinite numbers and negative seeds anywhere in the config."""
     for name, value in flatten(config).items():
+        if name.rpartition(".")[2] == "seed" and value < 0:
+            raise UsageError(f"config.{name}={value}: a seed must be 0 or more")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise UsageError(f"config.{name}={value}: must be a finite number")

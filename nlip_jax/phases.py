@@ -14,8 +14,8 @@ from pathlib import Path
 _log: Path | None = None
 
 
-def start_log(path: Path) -> None:
-    """Appends the phases from now on to this file; only one process of a run should."""
+def start_log(path: Path | None) -> None:
+    """Appends the phases from now on to this file (None: to none); one process of a run does."""
     global _log  # noqa: PLW0603  a process trains one run
     _log = path
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 
-from nlip_jax.columns import write_atomically
 from nlip_jax.commands.table import COMMANDS
 from nlip_jax.errors import UsageError
+from nlip_jax.files import write_atomically
 from nlip_jax.report.table import format_results
 
 

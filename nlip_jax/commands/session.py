@@ -108,7 +108,7 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     Raises:
       UsageError: one line with the value, the rule and the choices.
     """
-    configs.check_finite_fields(config)
+    configs.check_numbers(config)
     mesh = build.make_mesh(config)
     reading = build.make_reading(config)
     transform = build.make_transform(config)

@@ -1,5 +1,6 @@
 """`train`: pretrain, evaluate, report. The same command again goes on where a run was stopped."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from nlip_jax import __version__, build, phases
 from nlip_jax.checkpoint import Checkpointer
-from nlip_jax.columns import write_atomically
 from nlip_jax.commands import session as sessions
 from nlip_jax.commands import workdir as workdirs
 from nlip_jax.commands.run_report import write_report
@@ -21,6 +22,7 @@ from nlip_jax.commands.session import Session
 from nlip_jax.commands.table import COMMANDS
 from nlip_jax.config import Clock, parse_command_line, to_json
 from nlip_jax.evaluators.noise import evaluate_noise
+from nlip_jax.files import write_atomically
 from nlip_jax.methods.base import Episode
 from nlip_jax.report.table import format_results
 from nlip_jax.train import stop
@@ -33,21 +35,27 @@ from nlip_jax.types import TrainState
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
-    begun = time.time()
     config, values = parse_command_line(argv, command="train", extra_flags=COMMANDS["train"].flags)
     workdir = Path(values["workdir"] or workdirs.default_workdir(argv))
     sessions.start_processes()
     stop.install_handlers()
+    with contextlib.ExitStack() as stack:
+        build.on_leader(lambda: stack.enter_context(workdirs.lock(workdir)))
+        return run_in(workdir, config)
+
+
+def run_in(workdir: Path, config: ConfigDict) -> int:
+    """Everything a run does in its folder, from top to bottom."""
+    begun = time.time()
     leader = jax.process_index() == 0
 
     # --- Whose folder is it? ----------------------------------------------------------------------
     changes: dict[str, tuple] = {}
 
-    def claim() -> None:
+    def compare() -> None:
         changes.update(workdirs.check_config(workdir, config, may_grow=build.may_grow(config)))
-        workdirs.lock(workdir)
 
-    build.on_leader(claim)
+    build.on_leader(compare)
     results = finished_results(config, workdir)
     if results is not None:
         if leader:
@@ -63,6 +71,9 @@ def main(argv: list[str]) -> int:
         "vocab_size": run.tokenizer.vocab_size,
     }
     build.on_leader(lambda: workdirs.check_data(workdir, description))
+    checkpointer = Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep)
+    latest = checkpointer.latest_step()
+    workdirs.check_total(config, total=run.plan.total, done=latest or 0)
     if leader:
         workdirs.say_changes(changes)
         write_atomically(workdir / "config.json", to_json(config).encode())
@@ -78,8 +89,6 @@ def main(argv: list[str]) -> int:
     )
     abstract = run.factory.abstract()
     compiled = compile_step(step, state=abstract, batch=run.batch, mesh=run.mesh)
-    checkpointer = Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep)
-    latest = checkpointer.latest_step()
     if latest is None:
         state = run.factory.create()
     else:
@@ -125,19 +134,20 @@ def main(argv: list[str]) -> int:
         "step": run.plan.total,
         "time/last_part_seconds": time.time() - begun,
     }
+    params = fingerprint(state.params)  # on all processes: each holds a part of them
     if leader:
         phases.enter("report")
         if config.report.enabled:
             write_report(run, state, results=results)
         phases.enter("results")
         write_atomically(workdir / "results.json", (json.dumps(results, indent=2) + "\n").encode())
-        phases.enter("done", params=fingerprint(state.params))
+        phases.enter("done", params=params)
         print(format_results(results))
         print(f"the page of this run is {workdir / 'report.html'}")
     return 0
 
 
-def finished_results(config: Any, workdir: Path) -> dict[str, float] | None:
+def finished_results(config: ConfigDict, workdir: Path) -> dict[str, float] | None:
     """Results of a run that has nothing left to do, else None."""
     results = workdirs.read_json(workdir / "results.json")
     data = workdirs.read_json(workdir / "data.json")

@@ -1,37 +1,34 @@
 """The folder of a run: whose it is, whether it is finished, who is working in it."""
 
+import contextlib
 import fcntl
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from nlip_jax import config as configs
-from nlip_jax.columns import write_atomically
 from nlip_jax.errors import UsageError
+from nlip_jax.files import write_atomically
 
-# What other commands may have put there before the run.
-_MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", ".lock"}
-_locks: list[Any] = []  # open files: a lock lasts as long as its process
+# What other commands, or a start that was cut short, may have put there before the run.
+_MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", "data.json", ".lock"}
 
 
 def default_workdir(argv: list[str]) -> Path:
     """`runs/NAME_OF_CONFIG`, with the config's argument where it has one."""
-    for i, argument in enumerate(argv):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if name == "config":
-            value = value if equals else argv[i + 1]
-            path, _, arg = value.partition(":")
-            stem = Path(path).stem + (f"_{arg}" if arg else "")
-            return Path("runs") / "".join(c if c.isalnum() or c in "-_=.," else "_" for c in stem)
-    raise UsageError("--config is missing")
+    path, _, argument = configs.config_argument(argv, command="this").partition(":")
+    name = Path(path).stem + (f"_{argument}" if argument else "")
+    return Path("runs") / "".join(c if c.isalnum() or c in "-_=.," else "_" for c in name)
 
 
-def lock(workdir: Path) -> None:
-    """Makes the folder and keeps other runs out of it for as long as this process lives.
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it; a killed process lets go of it.
 
     Raises:
       UsageError: another process trains there.
@@ -49,10 +46,11 @@ def lock(workdir: Path) -> None:
             f"process {file.read().strip() or '?'} is working in {workdir}; wait for it or choose "
             "another --workdir"
         ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    _locks.append(file)
+    with file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[str, tuple]:
@@ -72,7 +70,7 @@ def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[s
     path = workdir / "config.json"
     if not path.exists():
         found = workdir.iterdir() if workdir.exists() else ()
-        others = {p.name for p in found} - _MADE_BEFORE
+        others = {p.name for p in found if p.suffix != ".tmp"} - _MADE_BEFORE
         if others:
             raise UsageError(
                 f"{workdir} is not empty and not of a run (it holds {sorted(others)[0]}); choose "
@@ -90,6 +88,24 @@ def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[s
                 "alters training: choose another --workdir, or set it back to go on with that run"
             )
     return changes
+
+
+def check_total(config: ConfigDict, *, total: int, done: int) -> None:
+    """Refuses a run shorter than what it has done already.
+
+    Args:
+      config: of this command.
+      total: its length in steps.
+      done: step of the newest checkpoint.
+
+    Raises:
+      UsageError: the run would have to go back.
+    """
+    if done > total:
+        raise UsageError(
+            f"config.total={config.total!r} is {total} steps, but this run has done {done}: "
+            "it can be prolonged, not shortened"
+        )
 
 
 def say_changes(changes: dict[str, tuple]) -> None:

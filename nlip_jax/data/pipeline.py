@@ -16,6 +16,8 @@ from nlip_jax.data.loading import Loader
 from nlip_jax.data.order import Block, Pass, Stream
 from nlip_jax.data.worker_process import die_with_parent
 
+_BLOCKS = 64  # kept at hand; more than the threads that work on different batches at once
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -49,7 +51,7 @@ class _Rows:
         block = self._blocks.get(batch)
         if block is None:  # threads may compute it twice; the result is the same
             block = self._order.block(batch)
-            for old in sorted(self._blocks)[:-8]:
+            for old in sorted(self._blocks)[:-_BLOCKS]:
                 self._blocks.pop(old, None)
             self._blocks[batch] = block
         example_id = int(block.ids[row])

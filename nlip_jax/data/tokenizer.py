@@ -17,6 +17,7 @@ import numpy as np
 import sentencepiece
 
 from nlip_jax.errors import UsageError
+from nlip_jax.files import write_atomically
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
@@ -96,7 +97,8 @@ def train_tokenizer(
         )
     except RuntimeError as error:  # its last words say how many ids the characters alone need
         raise UsageError(f"no tokenizer of vocab_size={vocab_size}: {_reason(error)}") from error
-    _write_atomically(Path(path), model.getvalue())
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, model.getvalue())
     tokenizer = Tokenizer(model.getvalue(), context_length=2)
     if tokenizer.vocab_size < vocab_size:
         logging.getLogger(__name__).warning(
@@ -185,13 +187,6 @@ def _sample(captions: Iterable[str], size: int) -> list[str]:
 def _to_utf8(text: str) -> bytes:
     """UTF-8; lone surrogates, which web text has and UTF-8 has not, become question marks."""
     return text.encode("utf-8", "replace")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _read(path: Path) -> bytes:

@@ -20,6 +20,9 @@ from jax.sharding import PartitionSpec as P
 from nlip_jax.errors import RunError, UsageError
 from nlip_jax.estimators.histogram import histogram, local_mesh, map_chunks, percentiles
 
+# scikit-learn's: k-means stops when the means' squared movement, over the variance, is below.
+KMEANS_TOLERANCE = 1e-4
+
 
 @flax.struct.dataclass
 class GaussianMixture:
@@ -49,8 +52,8 @@ class FitResult:
         log_likelihood: mean log density of the normalised losses, before the last update.
         iterations: number of EM updates.
         converged: the last update changed `log_likelihood` by less than the tolerance.
-        degenerate: all losses are equal after clipping, so no pair can be told from the others: the
-            posterior of the mixture is 0 everywhere.
+        degenerate: all losses are equal after clipping, so no pair can be told from the others: EM
+            did not run and the posterior is 0 everywhere.
         num_losses: finite losses, all of which take part.
         num_non_finite: losses left out, being NaN or infinite.
         counts: [num_bins] int64 histogram of the clipped losses.
@@ -97,9 +100,9 @@ def fit(
 ) -> FitResult:
     """Clip the losses, normalise them to [0, 1], count them in bins and run EM over the bins.
 
-    The start is the best split in two (`otsu_start`), which scikit-learn's k-means looks for, and
-    the rule to stop is scikit-learn's. Both matter for agreeing with it: EM is slow where modes
-    overlap, and at a tolerance of 1e-6 it stops on its way to the optimum.
+    Starts from k-means (`kmeans_start`) and stops by the rule of scikit-learn's GaussianMixture.
+    Both matter for agreeing with it: where the modes overlap EM is slow, and at a tolerance of 1e-6
+    it stops far from its fixed point, at a place that depends on where it started.
 
     Args:
         losses: [n] nats, this host's share, in one array or several.
@@ -134,7 +137,7 @@ def fit(
         start = _mixture(mean=[0, 1], variance=[1, 1], weight=[1, 0], low=low, high=high)
         max_iterations = 0
     else:
-        start = otsu_start(frequency, low=low, high=high, reg_covar=reg_covar)
+        start = kmeans_start(frequency, low=low, high=high, reg_covar=reg_covar)
     end = expectation_maximisation(
         frequency,
         start,
@@ -186,32 +189,25 @@ def posterior(
     return result
 
 
-def otsu_start(
+def kmeans_start(
     frequency: np.ndarray, *, low: float, high: float, reg_covar: float
 ) -> GaussianMixture:
-    """Split a histogram at Otsu's threshold, the optimum of k-means for k = 2 in one dimension.
+    """Split a histogram in two by k-means from its ends, and describe both parts.
 
     Args:
-        frequency: [k] float64 of equal bins over [0, 1], sums to 1, more than one bin in use.
+        frequency: [k] of equal bins over [0, 1], sums to 1; the first and the last are not empty.
         low: of the mixture.
         high: of the mixture.
         reg_covar: added to the variances.
-
-    Returns:
-        The mixture of the two parts' own means, variances and weights (Otsu 1979).
     """
     centre = _centres(len(frequency))
-    below = np.cumsum(frequency)[:-1]
-    moment = np.cumsum(frequency * centre)
-    split = (below > 0) & (below < 1)
-    between = np.zeros_like(below)
-    np.divide(
-        (moment[-1] * below - moment[:-1]) ** 2, below * (1 - below), out=between, where=split
-    )
-    is_high = np.arange(len(frequency)) > np.argmax(between)
-    part = np.stack([frequency * ~is_high, frequency * is_high])
+    spread = np.sum(frequency * (centre - np.sum(frequency * centre)) ** 2)
+    mean, moved = np.array([0.0, 1.0]), np.inf
+    while moved > KMEANS_TOLERANCE * spread:
+        before, mean = mean, _split(frequency, centre, mean)[1]
+        moved = np.sum((mean - before) ** 2)
+    part, mean = _split(frequency, centre, mean)
     weight = part.sum(axis=1)
-    mean = part @ centre / weight
     variance = np.sum(part * (centre - mean[:, None]) ** 2, axis=1) / weight + reg_covar
     return _mixture(mean=mean, variance=variance, weight=weight, low=low, high=high)
 
@@ -302,6 +298,15 @@ def _log_joint(mixture: GaussianMixture, x: Array) -> Array:
     )
     square = (x - mean) ** 2 / variance
     return jnp.log(weight) - 0.5 * (square + jnp.log(2 * jnp.pi * variance))
+
+
+def _split(
+    frequency: np.ndarray, centre: np.ndarray, mean: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give every bin to the nearer mean: the frequencies of both parts [2, k] and their means."""
+    is_high = centre > np.mean(mean)
+    part = np.stack([frequency * ~is_high, frequency * is_high])
+    return part, part @ centre / part.sum(axis=1)
 
 
 def _centres(num_bins: int) -> np.ndarray:

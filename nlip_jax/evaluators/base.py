@@ -1,6 +1,8 @@
 """What evaluators work with: the trained towers and a way to run them over a data set."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -13,7 +15,19 @@ from nlip_jax.losses.similarity import Logits
 from nlip_jax.methods.base import Features
 from nlip_jax.types import PyTree
 
-_BLOCK = 512  # candidates and queries scored at a time
+_MAX_BLOCK = 512  # images and texts scored at a time, fewer where tokens are compared
+_MAX_SIMILARITIES = 1 << 26  # of the tokens of such a block: 256 MB
+
+
+@functools.lru_cache(maxsize=16)
+def _of_field(features: Callable, field: str) -> Callable[[PyTree, dict], Features]:
+    """The features of one field of a batch; one function a tower, so that it is compiled once."""
+    return lambda params, batch: features(params, batch[field])
+
+
+@functools.lru_cache(maxsize=4)
+def _compile(similarity: Callable) -> Callable[[Features, Features], Logits]:
+    return jax.jit(lambda images, texts: similarity(images, texts, 1.0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +57,7 @@ class Towers:
     def embed_images(self, source: Source) -> Features:
         """Features of all images of a source, `[num_images, ...]` on the host."""
         return self.collect(
-            lambda params, batch: self.image_features(params, batch["image"]),
+            _of_field(self.image_features, "image"),
             self.params,
             load=LoadImage(source=source, transform=self.transform.without_augmentation()),
             num_examples=source.num_images,
@@ -53,7 +67,7 @@ class Towers:
     def embed_texts(self, texts: list[str]) -> Features:
         """Features of texts, `[n, ...]` on the host."""
         return self.collect(
-            lambda params, batch: self.text_features(params, batch["tokens"]),
+            _of_field(self.text_features, "tokens"),
             self.params,
             load=LoadText(texts=tuple(texts), tokenizer=self.tokenizer),
             num_examples=len(texts),
@@ -69,11 +83,11 @@ class Towers:
         num_images, num_texts = _length(images), _length(texts)
         per_image = np.empty((num_images, num_texts), np.float32)
         per_text = np.empty((num_texts, num_images), np.float32)
-        score = jax.jit(lambda image, text: self.similarity(image, text, 1.0))
-        for i in range(0, num_images, _BLOCK):
-            for t in range(0, num_texts, _BLOCK):
-                block = score(_rows(images, i), _rows(texts, t))
-                rows, columns = slice(i, i + _BLOCK), slice(t, t + _BLOCK)
+        score, size = _compile(self.similarity), _block_size(images, texts)
+        for i in range(0, num_images, size):
+            for t in range(0, num_texts, size):
+                block = score(_rows(images, i, size), _rows(texts, t, size))
+                rows, columns = slice(i, i + size), slice(t, t + size)
                 shape = per_image[rows, columns].shape
                 per_image[rows, columns] = np.asarray(block.per_image)[: shape[0], : shape[1]]
                 per_text[columns, rows] = np.asarray(block.per_text)[: shape[1], : shape[0]]
@@ -84,8 +98,17 @@ def _length(features: Features) -> int:
     return len(next(iter(features.values())))
 
 
-def _rows(features: Features, start: int) -> Features:
+def _block_size(images: Features, texts: Features) -> int:
+    """Rows scored at a time: all tokens of an image may meet all tokens of a text."""
+    tokens = [
+        math.prod(max(value.shape[1:-1] for value in features.values()))
+        for features in (images, texts)
+    ]
+    return max(1, min(_MAX_BLOCK, math.isqrt(_MAX_SIMILARITIES // math.prod(tokens))))
+
+
+def _rows(features: Features, start: int, size: int) -> Features:
     """A block of rows, filled up by repeating the last one so that one shape is compiled."""
-    size = min(_BLOCK, _length(features))
+    size = min(size, _length(features))
     take = np.minimum(np.arange(start, start + size), _length(features) - 1)
     return {name: values[take] for name, values in features.items()}

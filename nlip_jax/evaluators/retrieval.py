@@ -43,8 +43,8 @@ class Retrieval:
 def ranks(scores: np.ndarray, is_right: np.ndarray) -> np.ndarray:
     """Place of the best right candidate of each query, from 0.
 
-    A wrong candidate with the same score comes first: features that all collapse to one point
-    earn nothing.
+    A wrong candidate with the same score comes first, and NaN is no score at all: features that
+    collapse to one point or are not finite earn nothing.
 
     Args:
       scores: [queries, candidates].
@@ -54,5 +54,5 @@ def ranks(scores: np.ndarray, is_right: np.ndarray) -> np.ndarray:
       [queries]; the number of candidates where a query has no right one.
     """
     best = np.where(is_right, scores, -np.inf).max(1, keepdims=True)
-    rank = ((scores >= best) & ~is_right).sum(1)
+    rank = (~(scores < best) & ~is_right).sum(1)
     return np.where(is_right.any(1), rank, scores.shape[1])

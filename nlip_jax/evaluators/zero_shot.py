@@ -52,14 +52,15 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Shares of images whose class is among the best.
 
     Args:
-      scores: [n, classes]. A tie counts as if the right class came last among its equals.
+      scores: [n, classes]. A tie counts as if the right class came last among its equals, and
+        NaN as a tie.
       labels: [n].
 
     Returns:
       top1, top5 and mean_per_class (top1 averaged over the classes that occur).
     """
     right = scores[np.arange(len(labels)), labels][:, None]
-    rank = (scores >= right).sum(1) - 1
+    rank = (~(scores < right)).sum(1) - 1
     hit = rank < 1
     per_class = [hit[labels == c].mean() for c in np.unique(labels)]
     return {

@@ -1,4 +1,4 @@
-"""How alike every image and every text of the global batch are: the logits of a contrastive loss."""
+"""Logits of a contrastive loss: how alike every image and every text of the global batch are."""
 
 from functools import partial
 

@@ -9,11 +9,11 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from math import isfinite
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nlip_jax.files import write_atomically
 from nlip_jax.report import plots
 from nlip_jax.report.formats import format_number, format_value, group_results
 from nlip_jax.report.records import NoiseEstimate, RunReport
@@ -98,10 +98,4 @@ def write(path: str | os.PathLike, report: RunReport) -> None:
         path: where the page goes, usually `report.html` in the workdir; its folder exists.
         report: what the page shows.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(render(report), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, render(report).encode())

@@ -25,6 +25,8 @@ from nlip_jax.train import stop
 from nlip_jax.train.metrics import MetricsLog, Progress
 from nlip_jax.types import TrainState
 
+_MAX_UNREAD = 1000  # steps whose metrics wait on the devices where nothing else fetches them
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -127,6 +129,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
                 return state
             if stop.requested(step):
                 progress.end_line()
+                _fetch(recent, trainer.checkpointer)  # not finite: no state to go on from
                 trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
                 trainer.checkpointer.wait()
                 raise Preempted(
@@ -146,10 +149,11 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             recent.append((step, metrics))
 
             # --- log ------------------------------------------------------------------------------
-            if _every(plan.log_every, step) or plan.checkpoint_due(step):
+            log_due = _every(plan.log_every, step) or step == plan.total
+            if log_due or plan.checkpoint_due(step) or len(recent) == _MAX_UNREAD:
                 values = _fetch(recent, trainer.checkpointer)
                 recent.clear()
-                if _every(plan.log_every, step) or step == plan.total:
+                if log_due:
                     speeds = progress.report(step, loss=values["train/loss"])
                     if trainer.log is not None:
                         trainer.log.write(step, values | speeds)
@@ -178,7 +182,7 @@ def _join(batch: dict[str, np.ndarray], columns: dict[str, np.ndarray | None]) -
 
 
 def _fetch(recent: list[tuple[int, dict]], checkpointer: Checkpointer) -> dict[str, float]:
-    """Metrics of the newest step; refuses to go on from numbers that are not finite."""
+    """Metrics of the newest step, if any; refuses to go on from numbers that are not finite."""
     fetched = jax.device_get([metrics for _, metrics in recent])
     for (step, _), metrics in zip(recent, fetched, strict=True):
         for name in ("loss", "grad_norm"):
@@ -190,7 +194,8 @@ def _fetch(recent: list[tuple[int, dict]], checkpointer: Checkpointer) -> dict[s
                     f"{'none' if last is None else checkpointer.directory / str(last)}; lower "
                     "config.optimizer.learning_rate or set config.optimizer.clip_norm"
                 )
-    return {f"train/{name}": float(value) for name, value in fetched[-1].items()}
+    newest = fetched[-1] if fetched else {}
+    return {f"train/{name}": float(value) for name, value in newest.items()}
 
 
 def _every(period: int, step: int) -> bool:

@@ -5,6 +5,7 @@ keeps them in memory, for evaluation sets. Both run sharded over all hosts.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -21,6 +22,15 @@ from nlip_jax.train import stop
 from nlip_jax.types import Batch, PyTree
 
 _FRAGMENTS = 16  # of a pass: how much of it a killed run can lose is one part in so many
+
+
+@functools.lru_cache(maxsize=32)
+def _compile(function: Callable[[PyTree, Batch], PyTree], mesh: Mesh) -> Callable:
+    """The same function on the same mesh is compiled once, however often it is applied.
+
+    Results are split by row, whatever the sharding of the parameters would make of them.
+    """
+    return jax.jit(function, out_shardings=sharding.by_row(mesh))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Mapper:
         start: int,
     ) -> Iterator[tuple[np.ndarray, np.ndarray, PyTree]]:
         """Yields (ids, valid, this process's rows of the result) for batches from `start` on."""
-        compiled = jax.jit(function)
+        compiled = _compile(function, self.mesh)
         with open_batches(
             order=order, load=load, start=start, stop=order.num_batches, reading=self.reading
         ) as batches:
@@ -95,7 +105,7 @@ class Mapper:
         column.prepare()
         order = self.order(num_examples=num_examples, batch_size=batch_size, seed=seed)
         per_fragment = max(1, -(-order.num_batches // _FRAGMENTS))
-        done = sum(1 for _ in column.fragments(jax.process_index()))
+        done = column.num_own_fragments()
         if jax.process_count() > 1:  # the function is collective: all start at the same batch
             done = int(np.min(multihost_utils.process_allgather(np.int32(done))))
         ids, values, index = [], [], done

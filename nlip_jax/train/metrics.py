@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from nlip_jax.columns import write_atomically
+from nlip_jax.files import write_atomically
 
 
 class MetricsLog:

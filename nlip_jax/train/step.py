@@ -56,7 +56,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     metrics |= {
         "loss": loss,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
     }
     after = state.replace(

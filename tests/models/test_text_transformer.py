@@ -19,10 +19,7 @@ WANT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("causal", "pool"),
-    [(True, "eos"), (True, "mean"), (False, "eos"), (False, "cls"), (False, "mean")],
-)
+@pytest.mark.parametrize(("causal", "pool"), [(True, "eos"), (False, "cls"), (False, "mean")])
 def test_tower(random_params, causal, pool):
     tower = TextTransformer(**SMALL, causal=causal, pool=pool)
     params = random_params(tower, TOKENS)

@@ -36,10 +36,10 @@ def describe(scene: Scene, draw: Draw) -> Description:
     """
     groups = draw.shuffled(scene.groups)
     related = None
-    if len(groups) > 1 and draw.chance(0.5):
+    if len(groups) > 1 and draw.chance(0.4):
         related = relation(groups[0], groups[1])
-    placed = related is None and draw.chance((0.9, 0.5, 0.0, 0.0)[len(groups) - 1])
-    on = draw.chance((0.8, 0.6, 0.4, 0.1)[len(groups) - 1])
+    placed = related is None and draw.chance((0.4, 0.3, 0.0, 0.0)[len(groups) - 1])
+    on = draw.chance((0.4, 0.3, 0.3, 0.1)[len(groups) - 1])
     return Description(
         mentions=tuple(_mention(group, placed) for group in groups),
         relation=related,

@@ -12,7 +12,7 @@ from nlip_jax.data.synthetic.draw import Draw
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart")
 TEXTURES = ("plain", "striped", "dotted")
-RADII = {"small": 0.13, "medium": 0.17, "large": 0.235}  # small: 8 pixels across in 32
+RADII = {"small": 0.14, "medium": 0.175, "large": 0.25}  # small: 9 pixels across in 32
 BACKDROPS = ("plain", "gradient", "noisy", "tiled")
 BACKDROP_COLOURS = ("white", "grey", "black", "beige", "slate", "mint", "lavender")
 
@@ -22,6 +22,8 @@ _THIN = ("star", "cross", "ring")  # limbs, like small objects, cannot show a pa
 _MAX_OBJECTS = 4  # more would not fit at a size that 32 pixels can show
 _TRIES = 40
 _GAP = 0.02
+_LATTICE = tuple((number + 0.5) / 8 for number in range(8))
+_JITTER = 0.012
 
 
 class Backdrop(NamedTuple):
@@ -64,11 +66,13 @@ def sample_scene(draw: Draw) -> Scene:
     number = draw.pick((1, 1, 2, 2, 2, 3, 3, 4))
     sizes = ("small", "medium", "large") if number < 3 else ("small", "medium")
     free = _MAX_OBJECTS - number
+    # Half of the scenes have one colour only, so that shapes are needed to tell captions apart.
+    palette = (draw.pick(COLOURS),) if draw.chance(0.5) else COLOURS
     kinds: list[tuple[str, str]] = []
     groups: list[Group] = []
     taken: list[tuple[float, float, float]] = []
     for _ in range(number):
-        kind = draw.pick([kind for kind in KINDS if kind not in kinds])
+        kind = draw.pick([k for k in KINDS if k[0] in palette and k not in kinds])
         extra = 1 + int(draw.random() * free) if free and draw.chance(0.25) else 0
         free -= extra
         group = _sample_group(draw, kind, 1 + extra, sizes, taken)
@@ -125,11 +129,11 @@ def _sample_group(
     taken: list[tuple[float, float, float]],
 ) -> Group:
     size = draw.pick(sizes if count == 1 else ("small", "medium"))
-    radius = RADII[size] * draw.between(0.95, 1.05)
-    texture = draw.pick(("plain", *TEXTURES))
+    radius = RADII[size] * draw.between(0.96, 1.0)
+    texture = draw.pick(("plain", "plain", *TEXTURES))
     if size == "small" or kind[1] in _THIN:
         texture = "plain"
-    angle, shade = draw.between(-0.2, 0.2), draw.between(0.9, 1.0)
+    angle, shade = draw.between(-0.1, 0.1), draw.between(0.9, 1.0)
     centres = []
     for _ in range(count):
         centre = _free_centre(draw, radius, taken)
@@ -143,9 +147,9 @@ def _free_centre(
     draw: Draw, radius: float, taken: list[tuple[float, float, float]]
 ) -> tuple[float, float] | None:
     """A centre whose circle lies in the image and touches no other; adds nothing to `taken`."""
-    margin = 1.08 * radius
+    lines = [line for line in _LATTICE if radius + _JITTER < line < 1 - radius - _JITTER]
     for _ in range(_TRIES):
-        x, y = draw.between(margin, 1 - margin), draw.between(margin, 1 - margin)
+        x, y = (draw.pick(lines) + draw.between(-_JITTER, _JITTER) for _ in range(2))
         if all(math.hypot(x - u, y - v) > 1.1 * (radius + r) + _GAP for u, v, r in taken):
             return x, y
     return None
