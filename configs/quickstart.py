@@ -19,23 +19,26 @@ def get_config(arg: str | None = None) -> ConfigDict:
             raise ValueError(f"configs/quickstart.py takes method=NAME, got {arg!r}")
         c.method = value
 
-    c.total = "1600 steps"
-    c.batch_size = 256
+    c.total = "2400 steps"
+    c.batch_size = 128
     c.data.synthetic.mismatched = 0.3
     c.data.synthetic.incomplete = 0.05
     c.data.synthetic.irrelevant = 0.05
     c.data.cache = "memory"
     c.tokenizer.vocab_size = 1000
-    c.tokenizer.context_length = 32
+    c.tokenizer.context_length = 28
 
-    c.model.embed_dim = 128
-    c.model.image.update({"patch_size": 8, "width": 128, "depth": 2, "heads": 4, "pool": "mean"})
-    c.model.text.update({"width": 128, "depth": 2, "heads": 4})
+    c.model.embed_dim = 64
+    c.model.scan = False  # two layers run faster unrolled
+    tiny = {"width": 64, "depth": 2, "heads": 2}
+    c.model.image.update({**tiny, "patch_size": 8, "pool": "mean"})
+    c.model.text.update(tiny)
 
-    c.nlip.warmup = "400 steps"
+    c.nlip.warmup = "600 steps"
     c.nlip.weight = 1.0
-    c.optimizer.learning_rate = 1e-3
-    c.checkpoint.every = "200 steps"
+    c.optimizer.learning_rate = 2e-3
+    c.checkpoint.every = "400 steps"
+    c.log.every = "50 steps"
 
     c.evaluators.zero_shot.scenes = base.class_scenes()
     held_out = base.synthetic_source()

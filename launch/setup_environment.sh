@@ -55,8 +55,14 @@ setup_environment() {
   VENV_PYTHON=$venv/bin/python
   state=$venv/.setup
   log=$venv/setup.log
+  # An activated environment is on PATH, but cannot be what it is itself remade from.
+  local PATH=:$PATH: own=:$venv/bin:
+  PATH=${PATH//"$own"/:}
+  PATH=${PATH#:}
+  PATH=${PATH%:}
 
   if is_up_to_date; then return; fi
+  check_extras
   if is_reusable; then python=$VENV_PYTHON; else find_python; fi
   take_lock
   if ! is_up_to_date; then
@@ -99,6 +105,15 @@ find_python() {
     tried="$tried${tried:+, }$python $unfit"
   done
   fail "needs Python 3.11 or newer, but $tried; install one, or name one: PYTHON=/path/to/python3 launch/${0##*/}"
+}
+
+# pip itself would only warn, and leave the accelerator out.
+check_extras() {
+  local known part
+  known=$(awk '/^\[/ { inside = /extras_require/ } inside && /^[a-z]/ { printf " %s", $1 }' setup.cfg)
+  for part in $extras; do
+    case "$known " in *" $part "*) ;; *) fail "setup.cfg has no extra named $part; it has:$known" ;; esac
+  done
 }
 
 # Sets `key`, what the installed packages depend on, and `identity`.

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -47,8 +46,8 @@ from nlip_jax.models.text_transformer import TextTransformer
 from nlip_jax.models.vit import VisionTransformer
 from nlip_jax.train.loop import Plan
 from nlip_jax.train.map_examples import Mapper
-from nlip_jax.train.optimizer import make_optimizer
-from nlip_jax.train.schedule import OPEN_ENDED, make_schedule
+from nlip_jax.train.optimizer import Optimizer, make_optimizer
+from nlip_jax.train.schedule import OPEN_ENDED, Schedule, make_schedule
 from nlip_jax.types import PyTree
 
 T = TypeVar("T")
@@ -337,7 +336,7 @@ def make_plan(config: ConfigDict, *, clock: Clock, refresh_steps: tuple[int, ...
     )
 
 
-def make_learning_rate(config: ConfigDict, *, clock: Clock) -> optax.Schedule:
+def make_learning_rate(config: ConfigDict, *, clock: Clock) -> Schedule:
     """The schedule."""
     return make_schedule(
         name=config.schedule.name,
@@ -349,7 +348,7 @@ def make_learning_rate(config: ConfigDict, *, clock: Clock) -> optax.Schedule:
     )
 
 
-def make_tx(config: ConfigDict, *, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make_tx(config: ConfigDict, *, schedule: Schedule) -> Optimizer:
     """The optimizer."""
     fields = {k: v for k, v in config.optimizer.items() if k != "learning_rate"}
     return make_optimizer(schedule=schedule, **fields)

@@ -1,4 +1,4 @@
-"""Slow and obvious float64 NumPy of every loss and estimator: what the fast code is held against."""
+"""Slow and obvious float64 NumPy of every loss and estimator, to hold the fast code against."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Who may import whom. Reads every import, those inside functions too, without importing anything."""
+"""Who may import whom: reads every import, those inside functions too, and imports nothing."""
 
 import ast
 from dataclasses import dataclass
@@ -213,9 +213,9 @@ def build_house(root: Path, files: dict[str, str]) -> list[Import]:
         (walls, "methods/a.py", "\nfrom flax import linen as nn", "only nlip_jax/models/ may"),
         (walls, "columns.py", "\nimport grain.experimental", "only nlip_jax/data/ may"),
         (walls, "methods/a.py", "\nimport orbax.checkpoint", "only nlip_jax/checkpoint.py may"),
-        (walls, "evaluators/knn.py", "\nimport optax", "only nlip_jax/train/, nlip_jax/evaluators/l"),
+        (walls, "evaluators/knn.py", "\nimport optax", "only nlip_jax/train/, nlip_"),
         (without_jax, "data/a.py", "def f():\n  import jax.numpy", "must work without jax"),
-        (without_jax, "report/a.py", "\nfrom nlip_jax.types import Batch", "types.py imports jax.Array"),
+        (without_jax, "report/a.py", "\nimport nlip_jax.types", "types.py imports jax.Array"),
     ],
 )
 def test_rule_finds(tmp_path, rule, file, text, message):

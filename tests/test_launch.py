@@ -180,6 +180,15 @@ def test_killed_setup_is_redone(machine):
     assert (machine.called("-m venv"), machine.called("-m pip")) == (1, 1)
 
 
+def test_activated_environment_is_not_remade_from_itself(machine):
+    machine.python()
+    machine.launch("local.sh")
+    shutil.copy(machine.venv / "bin/python", machine.venv / "bin/python3")
+    (machine.venv / ".setup/unfinished").touch()
+    machine.launch("local.sh", PATH=f"{machine.venv}/bin:{machine.bin}:/usr/bin:/bin")
+    assert machine.called("-m venv") == 1
+
+
 def test_concurrent_launches_set_up_once(machine):
     machine.python()
     (machine.venv / ".setup").mkdir(parents=True)
@@ -264,6 +273,13 @@ def test_other_failures_of_pip_are_quoted(machine):
     machine.python()
     machine.pip(NO_NETWORK + CONFLICT, returns=1)
     assert f"pip failed: {CONFLICT.strip()} (details: " in machine.refuse()
+
+
+def test_unknown_extra_lists_the_known_ones(machine):
+    machine.python()
+    message = machine.refuse(NLIP_JAX_EXTRAS="cuda cudaa")
+    assert message.endswith("no extra named cudaa; it has: tpu cuda eval test notebooks")
+    assert not machine.venv.exists()
 
 
 def test_folders_of_others_are_left_alone(machine):

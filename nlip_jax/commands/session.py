@@ -20,6 +20,7 @@ from nlip_jax.data.loading import ImageTransform, LoadPair
 from nlip_jax.data.order import Stream
 from nlip_jax.data.source import Source
 from nlip_jax.data.tokenizer import Tokenizer
+from nlip_jax.errors import UsageError
 from nlip_jax.methods.base import Method
 from nlip_jax.train import stop
 from nlip_jax.train.loop import Plan
@@ -97,8 +98,25 @@ class Session:
 
 
 def start_processes() -> None:
-    """Joins the other processes of this run, where the environment names a coordinator."""
-    if os.environ.get("JAX_COORDINATOR_ADDRESS") or os.environ.get("NLIP_JAX_DISTRIBUTED"):
+    """Joins the other processes of this run, where the environment says that there are some.
+
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them; with
+    NLIP_JAX_DISTRIBUTED=1 JAX asks the cluster it runs on (TPU pods, SLURM, GKE).
+
+    Raises:
+      UsageError: a variable is missing or no number.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address:
+        try:
+            count, index = (int(os.environ[f"JAX_{n}"]) for n in ("NUM_PROCESSES", "PROCESS_ID"))
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                f"JAX_COORDINATOR_ADDRESS={address} also needs JAX_NUM_PROCESSES and "
+                f"JAX_PROCESS_ID as numbers: {error}"
+            ) from error
+        jax.distributed.initialize(address, num_processes=count, process_id=index)
+    elif os.environ.get("NLIP_JAX_DISTRIBUTED"):
         jax.distributed.initialize()
 
 

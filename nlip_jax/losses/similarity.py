@@ -47,7 +47,7 @@ def token_max_similarity(
     logit_scale: Array | float,
     image_mask: Array | None = None,
 ) -> Logits:
-    """Score pairs by late interaction (FILIP, arXiv 2111.07783, equations 3 to 5).
+    """Score pairs by late interaction (FILIP, arXiv 2111.07783).
 
     Every image token looks for its most similar text token, and the image's score is the mean over
     its tokens; the text's score is the mirror image, so the two matrices differ. An image or text
@@ -62,19 +62,43 @@ def token_max_similarity(
     """
     if image_mask is None:
         image_mask = jnp.ones(image_tokens.shape[:2], bool)
-    image_mask, text_mask = image_mask.astype(bool), text_mask.astype(bool)
-    similarity = _product("ipd,jld->ijpl", image_tokens, text_tokens)
-    per_image = _mean_of_max(similarity, image_mask[:, None, :], text_mask[None, :, None, :])
-    per_text = _mean_of_max(
-        similarity.swapaxes(2, 3), text_mask[None, :, :], image_mask[:, None, None, :]
-    )
+    # No pair of tokens is laid out twice: [b_images, p, b_texts, l] is how the product comes.
+    similarity = _product("ipd,jld->ipjl", image_tokens, text_tokens)
+    image_mask, text_mask = image_mask[:, :, None, None], text_mask[None, None]
+    per_image = _mean(_best(similarity, text_mask, 3), image_mask, text_mask, axes=(1, 3))
+    per_text = _mean(_best(similarity, image_mask, 1), text_mask, image_mask, axes=(3, 1))
     return Logits(per_image=logit_scale * per_image, per_text=logit_scale * per_text.T)
 
 
-@jax.checkpoint  # the backward pass keeps the product alone, not one masked copy per direction
-def _mean_of_max(similarity: Array, row_mask: Array, column_mask: Array) -> Array:
-    """Mean over the real rows of the maximum over the real columns; 0 where there are none."""
-    best = jnp.max(similarity, axis=-1, where=column_mask, initial=-jnp.inf)
-    counted = row_mask & jnp.any(column_mask, axis=-1)
-    total = jnp.sum(best, axis=-1, where=counted)
-    return total / jnp.maximum(jnp.sum(row_mask, axis=-1), 1)
+def _mean(best: Array, own: Array, others: Array, axes: tuple[int, int]) -> Array:
+    """Mean over one side's real tokens, 0 where either side has none; axes of own and others."""
+    counted = own & jnp.any(others, axis=axes[1], keepdims=True)
+    total = jnp.sum(best, axis=axes, where=counted)
+    return total / jnp.maximum(jnp.sum(own, axis=axes), 1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _best(similarity: Array, candidates: Array, axis: int) -> Array:
+    """Maximum over the candidates, -inf without any; the axis stays.
+
+    The gradient goes to the first that attains it. For the backward pass, autodiff of `max` would
+    keep the similarities and masked copies of them, where the winners' positions are enough.
+    """
+    return _best_forward(similarity, candidates, axis)[0]
+
+
+def _best_forward(similarity: Array, candidates: Array, axis: int):
+    similarity = jnp.where(candidates, similarity, -jnp.inf)
+    winner = jnp.argmax(similarity, axis=axis, keepdims=True)
+    return jnp.max(similarity, axis=axis, keepdims=True), (winner, candidates)
+
+
+def _best_backward(axis: int, kept: tuple[Array, Array], cotangent: Array):
+    winner, candidates = kept
+    position = jnp.arange(candidates.shape[axis]).reshape(
+        [-1 if dimension == axis else 1 for dimension in range(4)]
+    )
+    return jnp.where(position == winner, cotangent, 0.0), None
+
+
+_best.defvjp(_best_forward, _best_backward)

@@ -50,9 +50,7 @@ def mixture_likelihood(statistics: RowStatistics, weight: Array | float) -> Arra
     return -jnp.logaddexp(jnp.log(spread), jnp.log(kept) - identity(statistics))
 
 
-def _weight_and_negatives(
-    statistics: RowStatistics, weight: Array | float
-) -> tuple[Array, Array]:
+def _weight_and_negatives(statistics: RowStatistics, weight: Array | float) -> tuple[Array, Array]:
     columns = jnp.maximum(statistics.columns, 1.0)
     weight = jnp.asarray(weight, jnp.float32)
     weight = jax.lax.stop_gradient(jnp.clip(weight, 0.0, 1.0 - 1.0 / columns))

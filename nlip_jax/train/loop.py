@@ -100,7 +100,9 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
     """
     # Host-side copies: asking the devices would wait for the step that is under way.
     plan, step, episode = trainer.plan, int(state.step), int(state.episode)
-    progress = Progress(total=plan.total, batch_size=trainer.order.batch_size)
+    progress = Progress(
+        total=plan.total, batch_size=trainer.order.batch_size, visible=trainer.log is not None
+    )
     with open_batches(
         order=trainer.order,
         load=trainer.load,
@@ -139,12 +141,12 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
 
             # --- batch ----------------------------------------------------------------------------
             asked = time.perf_counter()
-            batch = _join(next(batches), columns)
+            batch = sharding.to_devices(_join(next(batches), columns), trainer.mesh)
             progress.waited(time.perf_counter() - asked)
 
             # --- update ---------------------------------------------------------------------------
             with jax.transfer_guard("disallow"):
-                state, metrics = trainer.step(state, sharding.to_devices(batch, trainer.mesh))
+                state, metrics = trainer.step(state, batch)
             step += 1
             recent.append((step, metrics))
 

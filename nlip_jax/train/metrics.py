@@ -74,11 +74,12 @@ class Progress:
     Args:
       total: steps of the run.
       batch_size: global.
+      visible: False on all processes but the first, which only measure.
     """
 
-    def __init__(self, *, total: int, batch_size: int):
+    def __init__(self, *, total: int, batch_size: int, visible: bool = True):
         self._total, self._batch_size = total, batch_size
-        self._is_terminal = sys.stderr.isatty()
+        self._visible, self._is_terminal = visible, sys.stderr.isatty()
         self._step = self._since = None
         self._waited = 0.0
 
@@ -99,7 +100,13 @@ class Progress:
             "time/step_seconds": per_step,
             "time/data_wait_share": min(1.0, self._waited / seconds),
         }
-        left = per_step * (self._total - step)
+        if self._visible:
+            self._show(step, loss=loss, speeds=speeds)
+        self.start(step)
+        return speeds
+
+    def _show(self, step: int, *, loss: float, speeds: dict[str, float]) -> None:
+        left = speeds["time/step_seconds"] * (self._total - step)
         text = (
             f"step {step}/{self._total}  loss {loss:.4f}  "
             f"{speeds['time/examples_per_second']:,.0f} examples/s  "
@@ -110,12 +117,10 @@ class Progress:
         else:
             sys.stderr.write(text + "\n")
         sys.stderr.flush()
-        self.start(step)
-        return speeds
 
     def end_line(self) -> None:
         """Leaves the progress line standing, so that other output starts on its own line."""
-        if self._is_terminal:
+        if self._visible and self._is_terminal:
             sys.stderr.write("\n")
 
 

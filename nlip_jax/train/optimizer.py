@@ -6,6 +6,8 @@ import optax
 from nlip_jax.errors import UsageError
 from nlip_jax.types import PyTree
 
+Optimizer = optax.GradientTransformation
+
 
 def decay_mask(params: PyTree, *, no_decay: tuple[str, ...]) -> PyTree:
     """True for parameters that decay: those whose last name is not listed.
@@ -31,7 +33,7 @@ def make_optimizer(
     weight_decay: float = 0.1,
     no_decay: tuple[str, ...] = (),
     clip_norm: float = 0.0,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """The transformation that turns gradients into updates.
 
     Args:

@@ -4,13 +4,15 @@ import optax
 
 from nlip_jax.errors import UsageError
 
+Schedule = optax.Schedule  # step -> learning rate
+
 # Schedules whose value at a step does not depend on how long the run is: those may be prolonged.
 OPEN_ENDED = ("constant", "rsqrt")
 
 
 def make_schedule(
     *, name: str, peak: float, warmup: int, total: int, end: float = 0.0, timescale: int = 10_000
-) -> optax.Schedule:
+) -> Schedule:
     """A linear warm-up to the peak, then the named decay.
 
     Args:
@@ -22,12 +24,14 @@ def make_schedule(
       timescale: steps after which rsqrt has fallen to 1/sqrt(2).
 
     Raises:
-      UsageError: unknown name, or a warm-up longer than the run.
+      UsageError: unknown name, a warm-up longer than the run, or no timescale.
     """
     if warmup > total:
         raise UsageError(
             f"config.schedule.warmup lasts {warmup} steps, longer than the run of {total}"
         )
+    if timescale < 1:
+        raise UsageError(f"config.schedule.timescale is {timescale} steps: must be 1 or more")
     rest = max(1, total - warmup)
     decays = {
         "constant": lambda: optax.constant_schedule(peak),

@@ -89,15 +89,12 @@ def test_token_max_equals_the_reference_with_rows_without_tokens():
     np.testing.assert_allclose(gradients[1], of_text, atol=1e-5)
 
 
-def test_token_max_keeps_one_product_for_the_backward_pass():
-    b, p, l = 4, 5, 7
-    image, text = jnp.ones((b, p, 2)), jnp.ones((b, l, 2))
-    mask = jnp.ones((b, l), bool)
+def test_token_max_keeps_no_pair_of_tokens_for_the_backward_pass():
+    image, text, mask = jnp.ones((4, 5, 2)), jnp.ones((4, 7, 2)), jnp.ones((4, 7), bool)
 
     def forward(image, text):
         logits = token_max_similarity(image, text, mask, 1.0)
         return jnp.sum(logits.per_image + logits.per_text)
 
     pullback = jax.eval_shape(lambda *tokens: jax.vjp(forward, *tokens)[1], image, text)
-    kept = [leaf.size for leaf in jax.tree.leaves(pullback) if leaf.size >= b * b * p * l]
-    assert len(kept) <= 2, kept  # the product, and its transpose as a view of it
+    assert max(leaf.size for leaf in jax.tree.leaves(pullback)) < 4 * 4 * 5 * 7

@@ -121,7 +121,7 @@ def _cross(u: Array, v: Array) -> Array:
 
 def _star(u: Array, v: Array) -> Array:
     # One tenth of the star, between a tip and the next notch, stands for all by symmetry.
-    tip, notch = 1.12, 0.48
+    tip, notch = 1.06, 0.46
     turn = 2 * math.pi / 5
     angle = np.abs(np.mod(np.arctan2(u, -v) + turn / 2, turn) - turn / 2)
     radius = np.hypot(u, v)

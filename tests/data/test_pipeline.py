@@ -1,0 +1,261 @@
+"""The pipeline: a batch is a function of its number, whoever reads it; nothing is left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlip_jax.data.loading import ImageTransform, LoadImage, LoadPair, LoadText
+from nlip_jax.data.order import Pass, Stream
+from nlip_jax.data.pipeline import Reading, open_batches
+from nlip_jax.data.synthetic import SyntheticScenes
+from nlip_jax.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = SyntheticScenes(40, seed=0, image_size=16)
+
+
+class LoadNumbers:
+    """What was asked for, as arrays; worker processes find it by name."""
+
+    def __call__(self, example_id: int, epoch: int) -> dict[str, np.ndarray]:
+        image = np.full((16, 16, 3), example_id, np.uint8)
+        return {"asked": np.array([example_id, epoch]), "image": image}
+
+
+class CountCharacters:
+    """A tokenizer of a kind."""
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.array([len(text)], np.int32)
+
+
+STREAM = Stream(num_examples=21, batch_size=8, seed=0, rows=np.arange(8))
+
+
+def read(start: int, stop: int, *, order=STREAM, load=None, **reading) -> list[dict]:
+    with open_batches(
+        order=order,
+        load=load or LoadNumbers(),
+        start=start,
+        stop=stop,
+        reading=Reading(**reading),
+    ) as batches:
+        return list(batches)
+
+
+def assert_same(first: list[dict], second: list[dict]) -> None:
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name].dtype == b[name].dtype
+            np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.fixture(scope="module")
+def sequential() -> list[dict]:
+    return read(0, 9, threads=0)
+
+
+def test_rows_are_those_of_the_order(sequential):
+    for number, batch in enumerate(sequential):
+        block = STREAM.block(number)
+        np.testing.assert_array_equal(batch["example_id"], block.ids)
+        np.testing.assert_array_equal(batch["asked"], np.stack([block.ids, block.epochs], 1))
+        np.testing.assert_array_equal(batch["valid"], block.valid)
+        assert batch["example_id"].dtype == np.int64 and batch["valid"].dtype == bool
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 8])
+def test_any_batch_may_be_the_first(sequential, start):
+    assert_same(read(start, 9, threads=0), sequential[start:])
+
+
+@pytest.mark.parametrize("start", [9, 10])
+def test_past_the_end_there_is_nothing(start):
+    assert read(start, 9) == []
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        {"threads": 1},
+        {"threads": 4},
+        {"threads": 4, "prefetch": 1},
+        {"threads": 16, "prefetch": 100},
+    ],
+)
+def test_threads_change_nothing(sequential, reading):
+    assert_same(read(0, 9, **reading), sequential)
+
+
+def test_worker_processes_change_nothing(sequential):
+    assert_same(read(3, 9, workers=2, threads=1, prefetch=2), sequential[3:])
+
+
+def test_a_share_of_the_rows():
+    rows = np.array([1, 6])
+    order = Stream(num_examples=21, batch_size=8, seed=0, rows=rows)
+    for mine, whole in zip(read(0, 3, order=order), read(0, 3), strict=True):
+        np.testing.assert_array_equal(mine["example_id"], whole["example_id"][rows])
+
+
+def test_a_pass_marks_what_only_fills_up():
+    order = Pass(num_examples=10, batch_size=4, rows=np.arange(4), seed=1)
+    batches = read(0, order.num_batches, order=order)
+    ids = np.concatenate([batch["example_id"][batch["valid"]] for batch in batches])
+    np.testing.assert_array_equal(np.sort(ids), np.arange(10))
+    assert [batch["valid"].sum() for batch in batches] == [4, 4, 2]
+
+
+def test_what_goes_wrong_in_a_thread_arrives():
+    class Failing(LoadNumbers):
+        def __call__(self, example_id, epoch):
+            raise ValueError(f"example {example_id} is broken")
+
+    with pytest.raises(ValueError, match="is broken"):
+        read(0, 3, load=Failing())
+
+
+def test_an_interrupted_reader_closes_its_threads():
+    before = set(threading.enumerate())
+    with open_batches(
+        order=STREAM, load=LoadNumbers(), start=0, stop=1000, reading=Reading(threads=4)
+    ) as batches:
+        next(batches)
+        started = set(threading.enumerate()) - before
+    assert started
+    for thread in started:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in started)
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def load_pair(**fields) -> LoadPair:
+    transform = ImageTransform(size=8, **({"crop_scale": (0.3, 1.0), "flip": True} | fields))
+    return LoadPair(source=SOURCE, tokenizer=CountCharacters(), transform=transform)
+
+
+def same_image(first: dict, second: dict) -> bool:
+    return np.array_equal(first["image"], second["image"])
+
+
+def test_augmentation_comes_from_seed_epoch_and_id():
+    load = load_pair(seed=1)
+    assert same_image(load(3, 2), load(3, 2))
+    assert same_image(load(3, 2), load_pair(seed=1)(3, 2))
+    assert not same_image(load(3, 2), load(3, 4))
+    assert not same_image(load(3, 2), load_pair(seed=2)(3, 2))
+    assert load(3, 2)["image"].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("fields", [{"flip": False}, {"crop_scale": (1.0, 1.0)}, {}])
+def test_every_kind_of_augmentation_changes_from_epoch_to_epoch(fields):
+    load = load_pair(**fields)
+    images = {load(5, epoch)["image"].tobytes() for epoch in range(16)}
+    assert len(images) > 1
+    if "crop_scale" in fields:
+        assert len(images) == 2  # the image and its mirror
+
+
+def test_passes_do_not_augment():
+    load = load_pair()
+    plain = LoadPair(
+        source=SOURCE,
+        tokenizer=CountCharacters(),
+        transform=load.transform.without_augmentation(),
+    )
+    assert not plain.transform.is_random
+    assert same_image(plain(3, 0), plain(3, 7))
+    image = LoadImage(source=SOURCE, transform=plain.transform)
+    assert same_image(plain(3, 0), image(SOURCE.image_id(3), 0))
+    assert plain(3, 0)["tokens"] == len(SOURCE.caption(3))
+
+
+def test_texts_by_their_place():
+    load = LoadText(texts=("a", "abc"), tokenizer=CountCharacters())
+    assert load(1, 0)["tokens"].tolist() == [3]
+
+
+@pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.4), (0.5, 1.5)])
+def test_crops_that_are_refused(scale):
+    with pytest.raises(UsageError, match=r"data\.crop_scale"):
+        ImageTransform(size=8, crop_scale=scale)
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+TRAINER = """
+    import multiprocessing, sys
+    import numpy as np
+    sys.path.insert(0, {folder!r})
+    from test_pipeline import LoadNumbers
+    from nlip_jax.data.order import Stream
+    from nlip_jax.data.pipeline import Reading, open_batches
+
+    if __name__ == "__main__":
+        order = Stream(num_examples=100, batch_size=8, seed=0, rows=np.arange(8))
+        reading = Reading(workers=2, threads=1)
+        with open_batches(
+            order=order, load=LoadNumbers(), start=0, stop=10**6, reading=reading
+        ) as batches:
+            for batch in batches:
+                children = [process.pid for process in multiprocessing.active_children()]
+                print("working", *children, flush=True)
+"""
+
+
+def shared_memory(pids: list[int]) -> set[str]:
+    """Blocks of shared memory that processes have opened."""
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+    return set(re.findall(r"/dev/shm/psm_\w+", maps))
+
+
+def is_running(pid: int) -> bool:
+    """A process that ended and that nobody waited for is no longer running."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_trainer_leaves_neither_workers_nor_shared_memory(tmp_path):
+    script = tmp_path / "trainer.py"
+    script.write_text(textwrap.dedent(TRAINER.format(folder=str(Path(__file__).parent))))
+    trainer = subprocess.Popen(
+        [sys.executable, script],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    workers = []
+    try:
+        for _ in range(5):
+            word, *pids = trainer.stdout.readline().split()
+            assert word == "working"
+            workers = [int(pid) for pid in pids]
+        assert len(workers) == 2 and all(map(is_running, workers))
+        blocks = shared_memory([trainer.pid, *workers])
+        assert blocks
+        trainer.kill()
+        trainer.communicate(timeout=60)  # until the last process that holds the pipe has ended
+        assert trainer.returncode == -signal.SIGKILL
+        assert not any(map(is_running, workers))
+        assert not [block for block in blocks if Path(block).exists()]
+    finally:
+        for pid in [trainer.pid, *workers]:
+            if is_running(pid):
+                os.kill(pid, signal.SIGKILL)

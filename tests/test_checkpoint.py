@@ -1,0 +1,165 @@
+"""Checkpoints: what is saved is what was there, whatever happens to the arrays meanwhile."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from tiny import mesh_of
+
+from nlip_jax import sharding
+from nlip_jax.checkpoint import Checkpointer
+from nlip_jax.errors import RunError
+from nlip_jax.methods.base import abstract
+
+
+def make_state(mesh, *, rows: int = 512):
+    """Every kind of leaf: split, replicated, scalar, integers, an empty dict."""
+    split = NamedSharding(mesh, PartitionSpec("fsdp"))
+    everywhere = sharding.replicated(mesh)
+    return {
+        "step": jax.device_put(np.int32(0), everywhere),
+        "params": {
+            "w": jax.device_put(np.arange(rows * 256, dtype=np.float32).reshape(rows, 256), split),
+            "b": jax.device_put(np.arange(8, dtype=np.float32), everywhere),
+        },
+        "model_state": {},
+    }
+
+
+@pytest.fixture
+def open_checkpoints(tmp_path):
+    opened = []
+
+    def make(**options) -> Checkpointer:
+        opened.append(Checkpointer(tmp_path / "checkpoints", **options))
+        return opened[-1]
+
+    yield make
+    for checkpointer in opened:
+        checkpointer.close()
+
+
+def assert_state(state, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), b), state, expected)
+
+
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_arrays_may_be_donated_while_they_are_saved(open_checkpoints, fsdp):
+    """The save is in the background; the training goes on and writes over the same memory."""
+    state = make_state(mesh_of(8, fsdp=fsdp))
+    wanted, structure = {}, abstract(state)
+    advance = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)
+    checkpointer = open_checkpoints(keep=10)
+    for step in range(1, 4):
+        state = advance(state)
+        wanted[step] = jax.tree.map(lambda a: np.array(a, copy=True), state)
+        checkpointer.save(step, state=state, meta={"position": step})
+        for _ in range(5):
+            state = advance(state)
+    checkpointer.wait()
+    for step, expected in wanted.items():
+        restored = checkpointer.restore(step, abstract=structure)
+        assert restored.meta == {"position": step}
+        assert_state(restored.state, expected)
+
+
+def test_only_the_newest_are_kept(open_checkpoints):
+    checkpointer = open_checkpoints(keep=2)
+    assert checkpointer.latest_step() is None
+    state = make_state(mesh_of(1), rows=2)
+    for step in (3, 5, 8):
+        checkpointer.save(step, state=state, meta={})
+    checkpointer.wait()
+    assert checkpointer.latest_step() == 8
+    folders = {p.name for p in checkpointer.directory.iterdir() if p.is_dir()}
+    assert folders == {"5", "8"}
+
+
+def test_a_step_is_saved_once(open_checkpoints):
+    """A run that is stopped where it has just saved keeps what it saved."""
+    checkpointer = open_checkpoints()
+    state = make_state(mesh_of(1), rows=2)
+    checkpointer.save(4, state=state, meta={"first": True})
+    checkpointer.wait()
+    checkpointer.save(4, state=state, meta={"first": False})
+    checkpointer.wait()
+    assert checkpointer.restore(4, abstract=abstract(state)).meta == {"first": True}
+
+
+def test_a_checkpoint_opens_on_any_mesh(open_checkpoints):
+    state = make_state(mesh_of(8, fsdp=8))
+    expected = jax.tree.map(np.asarray, state)
+    writer = open_checkpoints()
+    writer.save(1, state=state, meta={})
+    writer.close()
+    for mesh in (mesh_of(8, fsdp=4), mesh_of(8), mesh_of(1), mesh_of(2, fsdp=2)):
+        wanted = abstract(make_state(mesh))
+        restored = open_checkpoints().restore(1, abstract=wanted).state
+        assert_state(restored, expected)
+        jax.tree.map(_same_place, restored, wanted)
+
+
+def _same_place(array: jax.Array, wanted: jax.ShapeDtypeStruct):
+    assert array.sharding == wanted.sharding and array.dtype == wanted.dtype
+
+
+def test_what_a_kill_leaves_behind_is_no_checkpoint(open_checkpoints):
+    checkpointer = open_checkpoints()
+    state = make_state(mesh_of(1), rows=2)
+    checkpointer.save(4, state=state, meta={})
+    checkpointer.wait()
+    half = checkpointer.directory / "6.orbax-checkpoint-tmp-1"
+    (half / "state").mkdir(parents=True)
+    (half / "state" / "half").write_bytes(b"x")
+    assert open_checkpoints().latest_step() == 4
+
+
+@pytest.mark.parametrize("damage", ["arrays", "truncated", "metadata", "meta"])
+def test_a_damaged_checkpoint_says_what_to_do(open_checkpoints, damage):
+    checkpointer = open_checkpoints()
+    state = make_state(mesh_of(1))
+    checkpointer.save(4, state=state, meta={"position": 4})
+    checkpointer.wait()
+    folder = checkpointer.directory / "4"
+    data = [p for p in (folder / "state").rglob("*") if p.is_file() and "/d/" in str(p)]
+    assert data
+    if damage == "arrays":
+        for path in data:
+            path.unlink()
+    elif damage == "truncated":
+        for path in data:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "metadata":
+        for path in (folder / "state").glob("_*"):
+            path.write_text("{")
+    else:
+        for path in (folder / "meta").glob("meta*"):
+            path.write_text('{"position"')
+    remedy = r"checkpoint 4 .*remove the folder .*checkpoints/4"
+    with pytest.raises(RunError, match=remedy) as error:
+        open_checkpoints().restore(4, abstract=abstract(state))
+    assert "\n" not in str(error.value)
+
+
+def test_another_structure_is_refused(open_checkpoints):
+    checkpointer = open_checkpoints()
+    state = make_state(mesh_of(1), rows=2)
+    checkpointer.save(4, state=state, meta={})
+    checkpointer.wait()
+    for other in (
+        state | {"params": {"w": state["params"]["w"]}},
+        state | {"params": state["params"] | {"more": state["step"]}},
+        state | {"params": state["params"] | {"w": make_state(mesh_of(1), rows=4)["params"]["w"]}},
+    ):
+        with pytest.raises(RunError, match=r"checkpoint 4 .*cannot be restored"):
+            checkpointer.restore(4, abstract=abstract(other))
+
+
+def test_meta_is_readable_without_anything(open_checkpoints):
+    checkpointer = open_checkpoints()
+    checkpointer.save(4, state=make_state(mesh_of(1), rows=2), meta={"seed": 3, "config": {"a": 1}})
+    checkpointer.wait()
+    written = next((checkpointer.directory / "4" / "meta").glob("meta*"))
+    assert json.loads(written.read_text()) == {"seed": 3, "config": {"a": 1}}

@@ -1,0 +1,127 @@
+"""metrics.jsonl: each step once, whatever was killed; and the progress line."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from nlip_jax.train import metrics
+from nlip_jax.train.metrics import MetricsLog, Progress, read_metrics
+
+
+def lines(workdir) -> list[dict]:
+    return [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def train(workdir, *, start: int, stop: int) -> None:
+    """Logs each step; every fourth also has an evaluation, as the loop makes it."""
+    log = MetricsLog(workdir, resume_step=start, tensorboard=False)
+    for step in range(start, stop + 1):
+        if step > start:
+            log.write(step, {"train/loss": 1.0 / step})
+        if step and step % 4 == 0:
+            log.write(step, {"eval/recall": 0.1 * step})
+    log.close()
+
+
+def test_a_resumed_run_writes_what_an_uninterrupted_one_writes(tmp_path):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    train(tmp_path / "whole", start=0, stop=12)
+    for resumed_at, killed_at in ((0, 7), (4, 9), (8, 8), (8, 10), (4, 6), (4, 12)):
+        train(tmp_path / "killed", start=resumed_at, stop=killed_at)
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    train(tmp_path, start=0, stop=5)
+    whole = lines(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 6, "train/lo')
+    assert read_metrics(path) == whole
+    train(tmp_path, start=5, stop=6)
+    assert [line["step"] for line in lines(tmp_path) if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_file_no_lines(tmp_path):
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+    MetricsLog(tmp_path, resume_step=3, tensorboard=False).close()
+    assert lines(tmp_path) == []
+
+
+def test_tensorboard_gets_every_value(tmp_path, monkeypatch):
+    written, options = [], {}
+
+    class Writer:
+        def __init__(self, folder, **kwargs):
+            options.update(kwargs, folder=folder)
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def close(self):
+            written.append("closed")
+
+    monkeypatch.setattr(metrics, "SummaryWriter", Writer)
+    log = MetricsLog(tmp_path, resume_step=4, tensorboard=True)
+    log.write(5, {"train/loss": 2.0, "train/grad_norm": 3.0})
+    log.close()
+    assert written == [("train/loss", 2.0, 5), ("train/grad_norm", 3.0, 5), "closed"]
+    assert options == {"folder": str(tmp_path / "tensorboard"), "purge_step": 5}
+
+
+def test_tensorboard_events_are_written(tmp_path):
+    log = MetricsLog(tmp_path, resume_step=0, tensorboard=True)
+    log.write(1, {"train/loss": 2.0})
+    log.close()
+    events = list((tmp_path / "tensorboard").iterdir())
+    assert events and b"train/loss" in events[0].read_bytes()
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(metrics, "time", made)
+    return made
+
+
+def test_the_progress_line(clock, capsys):
+    progress = Progress(total=100, batch_size=8)
+    progress.start(10)
+    clock.now = 4.0
+    progress.waited(1.0)
+    speeds = progress.report(20, loss=1.25)
+    assert speeds == {
+        "time/examples_per_second": 20.0,
+        "time/step_seconds": 0.4,
+        "time/data_wait_share": 0.25,
+    }
+    assert capsys.readouterr().err == (
+        "step 20/100  loss 1.2500  20 examples/s  data wait 25%  ETA 0m32s\n"
+    )
+    clock.now = 5.0  # the clock began anew with the report
+    assert progress.report(22, loss=1.0)["time/step_seconds"] == 0.5
+
+
+def test_a_terminal_keeps_one_line(clock, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = Progress(total=2, batch_size=1)
+    progress.start(0)
+    clock.now = 7200.0
+    progress.report(1, loss=0.5)
+    clock.now = 14400.0
+    progress.report(2, loss=0.5)
+    first, second = terminal.getvalue().removesuffix("\n").split("\r\x1b[K")[1:]
+    assert "\n" not in first and "ETA 2h00m" in first and "ETA 0m00s" in second
