@@ -27,8 +27,8 @@ TEMPLATES = (
     "there is a {}.",
     "we see a {}.",
     "this picture shows a {}.",
-    "a {} in the middle",
-    "a large {} on a plain background",
+    "here is a {}",
+    "a scene with a {}",
 )
 
 # Raise it whenever a change makes other pictures or other words from the same fields.
