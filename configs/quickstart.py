@@ -25,6 +25,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.data.synthetic.incomplete = 0.05
     c.data.synthetic.irrelevant = 0.05
     c.data.cache = "memory"
+    c.data.threads = 1  # rows come from memory: more threads only wait for one another
     c.tokenizer.vocab_size = 1000
     c.tokenizer.context_length = 28
 

@@ -148,8 +148,7 @@ def open_source(spec: ConfigDict, *, field: str, index: Path) -> Source:
 def open_training_source(config: ConfigDict, workdir: Path) -> Source:
     """The examples of the run, with planted noise if asked for."""
     source = open_source(config.data, field="data", index=workdir / "index" / "data")
-    estimates_noise = config.method == "nlip"
-    if estimates_noise and config.data.source == "tar" and config.data.tar.captions == "sample":
+    if config.method == "nlip" and source.draws_captions:
         raise UsageError(
             "config.data.tar.captions='sample' gives a pair another caption each epoch, so it has "
             "no noise probability; method=nlip needs captions='expand'"

@@ -18,6 +18,8 @@ _LOG = logging.getLogger(__name__)
 class MemoryCache:
     """Any source with its first images in memory: the same pixels, captions and ids, sooner.
 
+    Captions are kept as well once they were asked for, unless the source draws them anew.
+
     Images from 0 on are kept until the next would exceed the bound; the others are read from the
     inner source each time. Kept images are read-only. Pickling takes the images along, so every
     worker process that receives the cache holds a copy of its own.
@@ -36,6 +38,7 @@ class MemoryCache:
         self.source = source
         self.max_bytes = max_bytes
         self._images: np.ndarray | list[np.ndarray] = []
+        self._captions: dict[int, str] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -52,6 +55,11 @@ class MemoryCache:
         """Number of images in memory: those with ids in [0, num_cached)."""
         return len(self._images)
 
+    @property
+    def draws_captions(self) -> bool:
+        """As the inner source."""
+        return self.source.draws_captions
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -67,7 +75,12 @@ class MemoryCache:
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption of an example."""
-        return self.source.caption(example_id, epoch)
+        if self.draws_captions:
+            return self.source.caption(example_id, epoch)
+        caption = self._captions.get(example_id)
+        if caption is None:
+            caption = self._captions[example_id] = self.source.caption(example_id)
+        return caption
 
     def truth(self) -> np.ndarray | None:
         """Index into `TRUTH` of every example, `[n]` int8; None where nothing is known."""

@@ -42,6 +42,11 @@ class PlantedMismatch:
         """Number of images of the inner source."""
         return self.source.num_images
 
+    @property
+    def draws_captions(self) -> bool:
+        """As the inner source."""
+        return self.source.draws_captions
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -83,6 +88,11 @@ class FirstImages:
         identity = [source.fingerprint, "first", count]
         self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
         self._length = bisect.bisect_left(range(len(source)), count, key=source.image_id)
+
+    @property
+    def draws_captions(self) -> bool:
+        """As the inner source."""
+        return self.source.draws_captions
 
     def __len__(self) -> int:
         return self._length

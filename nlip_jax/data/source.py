@@ -19,6 +19,7 @@ class Source(Protocol):
 
     fingerprint: str  # hexadecimal; another value whenever images, captions or ids differ
     num_images: int
+    draws_captions: bool  # whether `caption` depends on the epoch
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -41,6 +41,7 @@ class TarSource:
         self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
         self.num_images = len(index.rows)
         self._length = self.num_images if captions == "sample" else int(index.caption_starts[-1])
+        self.draws_captions = captions == "sample"
         self._field = caption_member(index.caption_key)[1]
         self._open = functools.lru_cache(open_files)(functools.partial(_OpenShard, index.shards))
 

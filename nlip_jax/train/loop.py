@@ -53,7 +53,7 @@ class Plan:
 
     def evaluation_due(self, step: int) -> bool:
         """Evaluations during training; the final one belongs to the command."""
-        return _every(self.evaluate_every, step) and step < self.total
+        return _every(self.evaluate_every, step) and 0 < step < self.total
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
                 metrics = trainer.evaluate(state, step)
                 if trainer.log is not None:
                     trainer.log.write(step, metrics)
+                phases.enter("train", step=step)
                 progress.start(step)
             if step == plan.total:
                 return state

@@ -82,6 +82,11 @@ class SyntheticScenes:
         )
 
     @property
+    def draws_captions(self) -> bool:
+        """A scene keeps its caption."""
+        return False
+
+    @property
     def num_images(self) -> int:
         """One image an example."""
         return self.num_examples
@@ -190,6 +195,11 @@ class ClassScenes:
         return _fingerprint(
             "classes", self.images_per_class, self.seed, self.image_size, self.split
         )
+
+    @property
+    def draws_captions(self) -> bool:
+        """A scene keeps its caption."""
+        return False
 
     @property
     def num_images(self) -> int:
