@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             raise ValueError(f"configs/quickstart.py takes method=NAME, got {arg!r}")
         c.method = value
 
-    c.total = "2400 steps"
+    c.total = "4000 steps"
     c.batch_size = 128
     c.data.synthetic.mismatched = 0.3
     c.data.synthetic.incomplete = 0.05
@@ -35,10 +35,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.model.image.update({**tiny, "patch_size": 8, "pool": "mean"})
     c.model.text.update(tiny)
 
-    c.nlip.warmup = "600 steps"
+    c.nlip.warmup = "1000 steps"
     c.nlip.weight = 1.0
-    c.optimizer.learning_rate = 2e-3
-    c.checkpoint.every = "400 steps"
+    c.optimizer.learning_rate = 1e-3
+    c.checkpoint.every = "500 steps"
     c.log.every = "50 steps"
 
     c.evaluators.zero_shot.scenes = base.class_scenes()

@@ -13,6 +13,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs `COMMAND ARGS...`; returns 0 done, 1 failed, 2 bad usage, 75 stopped as asked."""
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("nlip_jax").setLevel(logging.INFO)
     if not argv or argv[0] in ("help", "-h", "--help"):
         print(overview())
         return 0 if argv else 2

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 GROUPS = ("noise", "zero_shot", "retrieval", "caption", "other", "time")  # in the order of display
-SHARE = re.compile(r"(^|_)(accuracy|precision|recall|f1|share|fraction|top\d+|goodput)(?=$|[_@])")
+_SHARES = r"accuracy|precision|recall|f1|share|fraction|top\d+|per_class|goodput"
+SHARE = re.compile(rf"(^|_)({_SHARES})(?=$|[_@])")
 
 
 @dataclass(frozen=True, kw_only=True)

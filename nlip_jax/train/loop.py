@@ -25,6 +25,9 @@ from nlip_jax.train import stop
 from nlip_jax.train.metrics import MetricsLog, Progress
 from nlip_jax.types import TrainState
 
+# Steps the host may be ahead of the devices: enough to keep them busy, few enough that batches do
+# not pile up. XLA's CPU client, with several devices, locks up beyond 32.
+_MAX_AHEAD = 8
 _MAX_UNREAD = 1000  # steps whose metrics wait on the devices where nothing else fetches them
 
 
@@ -150,6 +153,8 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
                 state, metrics = trainer.step(state, batch)
             step += 1
             recent.append((step, metrics))
+            if len(recent) > _MAX_AHEAD:
+                jax.block_until_ready(recent[-1 - _MAX_AHEAD])
 
             # --- log ------------------------------------------------------------------------------
             log_due = _every(plan.log_every, step) or step == plan.total

@@ -110,10 +110,13 @@ def test_token_wise_similarity_runs(command, tiny, tmp_path):
         f"--workdir={tmp_path / 'w'}",
         "--config.loss.similarity=token_max",
         "--config.nlip.form=mixture_likelihood",
+        "--config.nlip.reestimate_every=2 steps",
         "--config.evaluators.zero_shot.scenes.ensemble=similarities",
     )
     assert code == 0, err
     assert "auc" in out
+    versions = sorted(p.parent.name for p in (tmp_path / "w" / "columns").glob("*/*/DONE"))
+    assert versions == ["0001", "0001", "0002", "0002"]  # after steps 8 and 10
 
 
 def test_stop_is_asked_once():

@@ -34,7 +34,7 @@ def test_training_learns_which_pairs_belong_together(similarity):
     losses = []
     for _ in range(100):
         state, metrics = step(state, pairs)
-        losses.append(metrics["loss"])
+        losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.3 * losses[0], losses[::20]
     images = method.image_features(state.params, pairs["image"])
     texts = method.text_features(state.params, pairs["tokens"])
@@ -45,7 +45,8 @@ def test_training_learns_which_pairs_belong_together(similarity):
 
 @pytest.mark.parametrize("similarity", ["dot", "token_max"])
 def test_features_for_evaluation_are_those_of_training(similarity):
-    method = tiny.clip(similarity, model=tiny.dual_encoder(token_features=similarity == "token_max"))
+    model = tiny.dual_encoder(token_features=similarity == "token_max")
+    method = tiny.clip(similarity, model=model)
     batch = rows(range(3))
     params = method.init_params(jax.random.key(0), batch)
     both = method.embed(params, state_of(method, params), batch, rng=None).features

@@ -350,6 +350,19 @@ def test_metrics_are_read_now_and_then_even_where_nobody_asks(run, monkeypatch):
         made.part(step=spoiled(made, at=4))
 
 
+def test_the_host_does_not_run_away_from_the_devices(run, monkeypatch):
+    made, losses, ahead = run(plan=dataclasses.replace(PLAN, total=40, log_every=0)), [], []
+
+    def step(state, batch):
+        ahead.append(sum(not loss.is_ready() for loss in losses))
+        state, metrics = made.step(state, batch)
+        losses.append(metrics["loss"])
+        return state, metrics
+
+    made.part(step=step)
+    assert max(ahead) <= loop._MAX_AHEAD
+
+
 def test_states_differ_where_they_should(whole, compiled):
     factory, _ = compiled
     assert fingerprint(whole[0].params) != fingerprint(factory.create().params)
