@@ -8,14 +8,14 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from nlip_jax.data.source import Source
+from nlip_jax.data.source import Source, SourceView
 from nlip_jax.data.worker_process import die_with_parent
 from nlip_jax.errors import RunError, UsageError
 
 _LOG = logging.getLogger(__name__)
 
 
-class MemoryCache:
+class MemoryCache(SourceView):
     """Any source with its first images in memory: the same pixels, captions and ids, sooner.
 
     Captions are kept as well once they were asked for, unless the source draws them anew.
@@ -35,37 +35,15 @@ class MemoryCache:
     def __init__(self, source: Source, max_bytes: int) -> None:
         if max_bytes < 0:
             raise UsageError(f"max_bytes={max_bytes}: the memory for images cannot be negative")
-        self.source = source
+        super().__init__(source)
         self.max_bytes = max_bytes
         self._images: np.ndarray | list[np.ndarray] = []
         self._captions: dict[int, str] = {}
 
     @property
-    def fingerprint(self) -> str:
-        """That of the inner source: a cache changes nothing that can be seen."""
-        return self.source.fingerprint
-
-    @property
-    def num_images(self) -> int:
-        """Number of images, in memory or not."""
-        return self.source.num_images
-
-    @property
     def num_cached(self) -> int:
         """Number of images in memory: those with ids in [0, num_cached)."""
         return len(self._images)
-
-    @property
-    def draws_captions(self) -> bool:
-        """As the inner source."""
-        return self.source.draws_captions
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def image_id(self, example_id: int) -> int:
-        """The image of an example."""
-        return self.source.image_id(example_id)
 
     def image(self, image_id: int) -> np.ndarray:
         """The decoded image, `[h, w, 3]` uint8 RGB."""
@@ -81,10 +59,6 @@ class MemoryCache:
         if caption is None:
             caption = self._captions[example_id] = self.source.caption(example_id)
         return caption
-
-    def truth(self) -> np.ndarray | None:
-        """Index into `TRUTH` of every example, `[n]` int8; None where nothing is known."""
-        return self.source.truth()
 
     def fill(
         self,

@@ -44,8 +44,7 @@ class ImageTransform:
     seed: int = 0
 
     def __post_init__(self):
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UsageError(
                 f"config.data.crop_scale={self.crop_scale}: must be two shares 0 < low <= high <= 1"
             )

@@ -5,11 +5,11 @@ import hashlib
 
 import numpy as np
 
-from nlip_jax.data.source import TRUTH, Source
+from nlip_jax.data.source import TRUTH, Source, SourceView
 from nlip_jax.errors import UsageError
 
 
-class PlantedMismatch:
+class PlantedMismatch(SourceView):
     """A source in which a share of the examples have exchanged their captions.
 
     The captions are permuted among the chosen examples, so every caption is still there once, and
@@ -27,9 +27,8 @@ class PlantedMismatch:
     def __init__(self, source: Source, rate: float, seed: int = 0) -> None:
         if not 0 <= rate < 1:
             raise UsageError(f"mismatch rate {rate}: must be at least 0 and below 1")
-        self.source, self.rate, self.seed = source, rate, seed
-        identity = [source.fingerprint, "mismatch", float(rate), seed]
-        self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+        super().__init__(source)
+        self.rate, self.seed = rate, seed
         n = len(source)
         rng = np.random.default_rng(seed)
         self._moved = np.sort(rng.choice(n, round(rate * n), replace=False))
@@ -38,25 +37,9 @@ class PlantedMismatch:
         self._donor[self._moved] = self._moved[_exchange(image, rng)]
 
     @property
-    def num_images(self) -> int:
-        """Number of images of the inner source."""
-        return self.source.num_images
-
-    @property
-    def draws_captions(self) -> bool:
-        """As the inner source."""
-        return self.source.draws_captions
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def image_id(self, example_id: int) -> int:
-        """The image of an example, as in the inner source."""
-        return self.source.image_id(example_id)
-
-    def image(self, image_id: int) -> np.ndarray:
-        """The decoded image, `[h, w, 3]` uint8 RGB."""
-        return self.source.image(image_id)
+    def fingerprint(self) -> str:
+        """Hexadecimal; covers what was exchanged."""
+        return _fingerprint(self.source, "mismatch", float(self.rate), self.seed)
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption of an example: its own, or another's where one was planted."""
@@ -70,7 +53,7 @@ class PlantedMismatch:
         return truth
 
 
-class FirstImages:
+class FirstImages(SourceView):
     """The first images of a source and all their examples, under the same ids.
 
     Args:
@@ -84,35 +67,32 @@ class FirstImages:
     def __init__(self, source: Source, count: int) -> None:
         if not 0 < count <= source.num_images:
             raise UsageError(f"the first {count} images: the data has 1 to {source.num_images}")
-        self.source, self.num_images = source, count
-        identity = [source.fingerprint, "first", count]
-        self.fingerprint = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
+        super().__init__(source)
+        self._count = count
         self._length = bisect.bisect_left(range(len(source)), count, key=source.image_id)
 
     @property
-    def draws_captions(self) -> bool:
-        """As the inner source."""
-        return self.source.draws_captions
+    def fingerprint(self) -> str:
+        """Hexadecimal; covers how many images there are."""
+        return _fingerprint(self.source, "first", self._count)
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return self._count
 
     def __len__(self) -> int:
         return self._length
-
-    def image_id(self, example_id: int) -> int:
-        """The image of an example."""
-        return self.source.image_id(example_id)
-
-    def image(self, image_id: int) -> np.ndarray:
-        """The decoded image, `[h, w, 3]` uint8 RGB."""
-        return self.source.image(image_id)
-
-    def caption(self, example_id: int, epoch: int = 0) -> str:
-        """The caption of an example."""
-        return self.source.caption(example_id, epoch)
 
     def truth(self) -> np.ndarray | None:
         """What the source knows of these examples, `[n]` int8."""
         truth = self.source.truth()
         return None if truth is None else truth[: len(self)]
+
+
+def _fingerprint(source: Source, *made_of: object) -> str:
+    identity = repr([source.fingerprint, *made_of])
+    return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
 
 
 def _exchange(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -40,3 +40,48 @@ class Source(Protocol):
     def truth(self) -> np.ndarray | None:
         """Index into `TRUTH` of every example, `[n]` int8; None where nothing is known."""
         ...
+
+
+class SourceView:
+    """A source that shows another one; subclasses replace what they are about.
+
+    Args:
+      source: the inner source.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal; that of the inner source."""
+        return self.source.fingerprint
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return self.source.num_images
+
+    @property
+    def draws_captions(self) -> bool:
+        """Whether `caption` depends on the epoch."""
+        return self.source.draws_captions
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def image_id(self, example_id: int) -> int:
+        """The image of an example."""
+        return self.source.image_id(example_id)
+
+    def image(self, image_id: int) -> np.ndarray:
+        """The decoded image, `[h, w, 3]` uint8 RGB."""
+        return self.source.image(image_id)
+
+    def caption(self, example_id: int, epoch: int = 0) -> str:
+        """The caption of an example."""
+        return self.source.caption(example_id, epoch)
+
+    def truth(self) -> np.ndarray | None:
+        """Index into `TRUTH` of every example, `[n]` int8; None where nothing is known."""
+        return self.source.truth()

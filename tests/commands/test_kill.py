@@ -27,37 +27,11 @@ MOMENTS = [
     "report",
 ]
 SHORT = ["fragment index=2", "column_before_done column=noise_prob", "evaluate"]
-ARGUMENTS = [
-    "--config=configs/quickstart.py",
-    "--config.total=12 steps",
-    "--config.nlip.warmup=8 steps",
-    "--config.checkpoint.every=2 steps",
-    "--config.log.every=1 steps",
-    "--config.batch_size=24",
-    "--config.evaluation.batch_size=24",
-    "--config.schedule.warmup=2 steps",
-    "--config.data.synthetic.num_examples=100",
-    "--config.data.image_size=16",
-    "--config.tokenizer.vocab_size=300",
-    "--config.model.embed_dim=8",
-    "--config.model.image.width=8",
-    "--config.model.image.heads=2",
-    "--config.model.image.depth=1",
-    "--config.model.text.width=8",
-    "--config.model.text.heads=2",
-    "--config.model.text.depth=1",
-    "--config.evaluators.retrieval.scenes.synthetic.num_examples=30",
-    "--config.evaluators.zero_shot.scenes.class_scenes.images_per_class=1",
-]
-
-
-def run(workdir: Path, cache: Path, *, kill_at: str = "") -> subprocess.CompletedProcess:
-    environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=str(cache), NLIP_JAX_KILL_AT=kill_at)
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+def run(workdir: Path, arguments: tuple, *, kill_at: str = "") -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "nlip_jax", "train", *ARGUMENTS, f"--workdir={workdir}"],
+        [sys.executable, "-m", "nlip_jax", "train", *arguments, f"--workdir={workdir}"],
         cwd=ROOT,
-        env=environment,
+        env=dict(os.environ, NLIP_JAX_KILL_AT=kill_at),
         capture_output=True,
         text=True,
         timeout=300,
@@ -83,15 +57,15 @@ def outcome(workdir: Path) -> tuple[dict, list[dict], str]:
     "moments",
     [pytest.param(SHORT, id="short"), pytest.param(MOMENTS, id="all", marks=pytest.mark.slow)],
 )
-def test_killed_runs_end_as_if_never_killed(tmp_path, moments):
-    cache = tmp_path / "cache"
-    never = run(tmp_path / "never", cache)
+def test_killed_runs_end_as_if_never_killed(tmp_path, tiny, moments):
+    arguments = (*tiny, "--config.checkpoint.every=2 steps", "--config.log.every=1 steps")
+    never = run(tmp_path / "never", arguments)
     assert never.returncode == 0, never.stderr
     for moment in moments:
-        killed = run(tmp_path / "killed", cache, kill_at=moment)
+        killed = run(tmp_path / "killed", arguments, kill_at=moment)
         assert killed.returncode == -signal.SIGKILL, (moment, killed.stderr)
         assert last_event(tmp_path / "killed")["phase"] == moment.split()[0]
-    finished = run(tmp_path / "killed", cache)
+    finished = run(tmp_path / "killed", arguments)
     assert finished.returncode == 0, finished.stderr
 
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "never")

@@ -23,8 +23,8 @@ from nlip_jax.train.schedule import make_schedule
 from nlip_jax.train.state import StateFactory
 from nlip_jax.train.step import compile_step, train_step
 
-BLOCKS, STEPS_PER_BLOCK = 5, 8
-IMAGE_SIZE, CONTEXT, VOCABULARY = 32, 32, 1000
+BLOCKS, STEPS_PER_BLOCK = 5, 20
+IMAGE_SIZE, CONTEXT, VOCABULARY = 32, 28, 1000
 
 
 def run(batch_size: int = 256) -> dict[str, float]:
@@ -37,14 +37,11 @@ def run(batch_size: int = 256) -> dict[str, float]:
       step/nlip_over_clip, step/nlip_seconds, step/clip_seconds, step/batch_size.
     """
     mesh = sharding.make_mesh()
+    tower = {"width": 64, "depth": 2, "heads": 2}
     model = DualEncoder(
-        image=VisionTransformer(
-            patch_size=8, image_size=IMAGE_SIZE, width=128, depth=2, heads=4, pool="mean", scan=True
-        ),
-        text=TextTransformer(
-            vocab_size=VOCABULARY, context_length=CONTEXT, width=128, depth=2, heads=4, scan=True
-        ),
-        embed_dim=128,
+        image=VisionTransformer(patch_size=8, image_size=IMAGE_SIZE, pool="mean", **tower),
+        text=TextTransformer(vocab_size=VOCABULARY, context_length=CONTEXT, **tower),
+        embed_dim=64,
     )
     shared = {"model": model, "similarity": dot}
     methods = {
