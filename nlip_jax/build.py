@@ -70,7 +70,7 @@ def lookup(name: str, table: Mapping[str, T], *, field: str) -> T:
         module, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise UsageError(f"config.{field}={name!r} cannot be imported: {error}") from error
     raise UsageError(f"config.{field}={name!r}: choose one of {', '.join(table)}")
 
@@ -160,10 +160,9 @@ def open_training_source(config: ConfigDict, workdir: Path) -> Source:
 
 def make_transform(config: ConfigDict) -> ImageTransform:
     """How images become squares."""
-    lookup(config.data.resize, RESIZE, field="data.resize")
     return ImageTransform(
         size=config.data.image_size,
-        resize=config.data.resize,
+        resize=lookup(config.data.resize, RESIZE, field="data.resize"),
         crop_scale=tuple(config.data.crop_scale),
         flip=config.data.flip,
         seed=config.seed,
@@ -179,9 +178,6 @@ def make_reading(config: ConfigDict) -> Reading:
             f"config.data.cache='memory' lies in the trainer, out of reach of "
             f"config.data.workers={config.data.workers}: set one of them to none / 0"
         )
-    for name in ("workers", "threads", "prefetch"):
-        if config.data[name] < (name == "prefetch"):
-            raise UsageError(f"config.data.{name}={config.data[name]} is too small")
     return Reading(
         workers=config.data.workers, threads=config.data.threads, prefetch=config.data.prefetch
     )
@@ -270,8 +266,9 @@ def _clip(config: ConfigDict, *, model: DualEncoder, mesh: Mesh, clock: Clock) -
 def _nlip(config: ConfigDict, *, model: DualEncoder, mesh: Mesh, clock: Clock) -> Method:
     fields = config.nlip
     lookup(fields.model, {"dual_encoder": None}, field="nlip.model")
-    if not 0 <= fields.weight <= 1:
-        raise UsageError(f"config.nlip.weight={fields.weight}: must be between 0 and 1")
+    percentiles = tuple(fields.clip_percentiles)
+    if len(percentiles) != 2 or not percentiles[0] < percentiles[1]:
+        raise UsageError(f"config.nlip.clip_percentiles={percentiles}: must be (low, high)")
     warmup = clock.steps(fields.warmup, field="nlip.warmup")
     period = clock.steps(fields.reestimate_every, field="nlip.reestimate_every")
     if not 0 < warmup < clock.total_steps:
@@ -288,7 +285,7 @@ def _nlip(config: ConfigDict, *, model: DualEncoder, mesh: Mesh, clock: Clock) -
         form=lookup(fields.form, NOISE_ADAPTIVE, field="nlip.form"),
         fit=functools.partial(
             gaussian_mixture.fit,
-            clip_percentiles=tuple(fields.clip_percentiles),
+            clip_percentiles=percentiles,
             num_bins=fields.num_bins,
             max_iterations=fields.max_iterations,
             tolerance=fields.tolerance,

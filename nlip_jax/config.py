@@ -9,7 +9,6 @@ import difflib
 import fnmatch
 import importlib.util
 import json
-import math
 import re
 import sys
 import traceback
@@ -208,13 +207,3 @@ def changed_fields(old: dict, new: dict) -> dict[str, tuple[Any, Any]]:
 def is_runtime(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a field, by dotted name, may change between the parts of one run."""
     return any(fnmatch.fnmatchcase(name, p) or p == f"{name}.*" for p in patterns)
-
-
-def check_numbers(config: ConfigDict) -> None:
-    """Refuses NaN, infinite numbers and negative seeds anywhere in the config."""
-    for name, value in flatten(config).items():
-        if name.rpartition(".")[2] == "seed" and value < 0:
-            raise UsageError(f"config.{name}={value}: a seed must be 0 or more")
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UsageError(f"config.{name}={value}: must be a finite number")

@@ -27,9 +27,7 @@ def write_report(run: Session, state: TrainState, *, results: dict[str, float]) 
       results: what results.json will hold.
     """
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    estimates = [
-        noise_estimate(run, version, state) for version in range(1, int(state.episode) + 1)
-    ]
+    rounds = int(state.episode) if "noise_prob" in run.method.columns else 0
     report = RunReport(
         title=f"{run.config.method} on {run.config.data.source}",
         description=(
@@ -39,7 +37,7 @@ def write_report(run: Session, state: TrainState, *, results: dict[str, float]) 
         results=results,
         config=run.config.to_dict(),
         metrics=read_metrics(run.workdir / "metrics.jsonl"),
-        noise=estimates if "noise_prob" in run.method.columns else (),
+        noise=[noise_estimate(run, version, state) for version in range(1, rounds + 1)],
         provenance={
             "step": str(run.plan.total),
             "seed": str(run.config.seed),

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nlip_jax import build, phases, sharding
-from nlip_jax import config as configs
 from nlip_jax.columns import ColumnVersion
+from nlip_jax.commands.ranges import check_numbers
 from nlip_jax.config import Clock
 from nlip_jax.data.cache import MemoryCache
 from nlip_jax.data.loading import ImageTransform, LoadPair
@@ -126,7 +126,7 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     Raises:
       UsageError: one line with the value, the rule and the choices.
     """
-    configs.check_numbers(config)
+    check_numbers(config)
     mesh = build.make_mesh(config)
     reading = build.make_reading(config)
     transform = build.make_transform(config)

@@ -15,8 +15,9 @@ from nlip_jax import config as configs
 from nlip_jax.errors import UsageError
 from nlip_jax.files import write_atomically
 
-# What other commands, or a start that was cut short, may have put there before the run.
-_MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", "data.json", ".lock"}
+# What other commands may have put there before the run. With data.json there, a run has begun, and
+# was perhaps cut short before its config.json.
+_MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", ".lock"}
 
 
 def default_workdir(argv: list[str]) -> Path:
@@ -71,7 +72,7 @@ def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[s
     if not path.exists():
         found = workdir.iterdir() if workdir.exists() else ()
         others = {p.name for p in found if p.suffix != ".tmp"} - _MADE_BEFORE
-        if others:
+        if others and "data.json" not in others:
             raise UsageError(
                 f"{workdir} is not empty and not of a run (it holds {sorted(others)[0]}); choose "
                 "another --workdir"

@@ -5,6 +5,7 @@ Each class is a small picklable function of (id, epoch); all randomness comes fr
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -31,14 +32,14 @@ class ImageTransform:
 
     Attributes:
       size: of the square, in pixels.
-      resize: key of `RESIZE`.
+      resize: (image, size) -> square, such as those of `RESIZE`.
       crop_scale: share of the area a random crop keeps; (1, 1) means no random crop.
       flip: mirror half of the images.
       seed: of the augmentation.
     """
 
     size: int
-    resize: str = "center_crop"
+    resize: Callable[[np.ndarray, int], np.ndarray] = decode.resize_center_crop
     crop_scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
     seed: int = 0
@@ -61,10 +62,10 @@ class ImageTransform:
     def __call__(self, image: np.ndarray, *, example_id: int, epoch: int) -> np.ndarray:
         """[h, w, 3] uint8 -> [size, size, 3] uint8."""
         if not self.is_random:
-            return RESIZE[self.resize](image, self.size)
+            return self.resize(image, self.size)
         rng = np.random.default_rng((self.seed, epoch, example_id))
         if tuple(self.crop_scale) == (1.0, 1.0):
-            square = RESIZE[self.resize](image, self.size)
+            square = self.resize(image, self.size)
             return np.ascontiguousarray(square[:, ::-1]) if rng.random() < 0.5 else square
         return decode.random_resized_crop(
             image, self.size, scale=tuple(self.crop_scale), flip=self.flip, rng=rng

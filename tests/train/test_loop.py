@@ -30,6 +30,8 @@ PLAN = Plan(
     total=TOTAL, log_every=1, checkpoint_every=5, evaluate_every=3, refresh_steps=(4, 8)
 )
 
+NEVER = Plan(total=20, log_every=0, checkpoint_every=0, evaluate_every=0, refresh_steps=())
+
 
 @pytest.fixture(scope="module")
 def compiled():
@@ -143,9 +145,8 @@ def test_what_is_due_when():
     assert [PLAN.episode(step) for step in steps] == [0] * 4 + [1] * 4 + [2] * 5
     assert [s for s in steps[1:] if PLAN.checkpoint_due(s)] == [3, 4, 5, 6, 8, 9, 10, 12]
     assert [s for s in steps[1:] if PLAN.evaluation_due(s)] == [3, 6, 9]
-    never = Plan(total=7, log_every=0, checkpoint_every=0, evaluate_every=0, refresh_steps=())
-    assert [s for s in range(1, 8) if never.checkpoint_due(s)] == [7]
-    assert not any(never.evaluation_due(s) for s in range(8))
+    assert [s for s in range(1, 21) if NEVER.checkpoint_due(s)] == [20]
+    assert not any(NEVER.evaluation_due(s) for s in range(21))
 
 
 # --- order ----------------------------------------------------------------------------------------
@@ -344,23 +345,18 @@ def test_a_run_that_is_stopped_does_not_save_what_is_not_finite(run, monkeypatch
 
 def test_metrics_are_read_now_and_then_even_where_nobody_asks(run, monkeypatch):
     monkeypatch.setattr(loop, "_MAX_UNREAD", 3)
-    plan = Plan(total=50, log_every=0, checkpoint_every=0, evaluate_every=0, refresh_steps=())
-    made = run(plan=plan)
+    made = run(plan=NEVER)
     with pytest.raises(RunError, match="at step 4"):
         made.part(step=spoiled(made, at=4))
 
 
 def test_the_host_does_not_run_away_from_the_devices(run, monkeypatch):
-    made, losses, ahead = run(plan=dataclasses.replace(PLAN, total=40, log_every=0)), [], []
-
-    def step(state, batch):
-        ahead.append(sum(not loss.is_ready() for loss in losses))
-        state, metrics = made.step(state, batch)
-        losses.append(metrics["loss"])
-        return state, metrics
-
-    made.part(step=step)
-    assert max(ahead) <= loop._MAX_AHEAD
+    """Where no log makes it wait, it waits for the metrics of the step eight before."""
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", lambda item: waited.append(item[0]))
+    made = run(plan=NEVER)
+    made.part()
+    assert waited == list(range(1, 20 - loop._MAX_AHEAD + 1))
 
 
 def test_states_differ_where_they_should(whole, compiled):

@@ -1,0 +1,60 @@
+"""The numbers a config may hold: a wrong one is refused before anything is built or compiled."""
+
+import fnmatch
+
+from ml_collections import ConfigDict
+
+from nlip_jax.config import flatten
+from nlip_jax.errors import UsageError
+
+# Field, as a pattern -> interval; a square bracket takes its end in. The parts check what depends
+# on more than one field.
+RANGES = {
+    "seed": "[0, inf)",
+    "*.seed": "[0, inf)",
+    "data.crop_scale": "(0, 1]",
+    "data.cache_bytes": "[0, inf)",
+    "data.workers": "[0, inf)",
+    "data.threads": "[0, inf)",
+    "data.prefetch": "[1, inf)",
+    "*.tar.num_images": "[0, inf)",
+    "tokenizer.max_sentences": "[1, inf)",
+    "model.*.mlp_dim": "[0, inf)",
+    "nlip.weight": "[0, 1]",
+    "nlip.clip_percentiles": "[0, 100]",
+    "nlip.num_bins": "[2, inf)",
+    "nlip.max_iterations": "[1, inf)",
+    "nlip.tolerance": "[0, inf)",
+    "nlip.reg_covar": "(0, inf)",
+    "nlip.num_shown": "[0, inf)",
+    "optimizer.learning_rate": "[0, inf)",
+    "optimizer.b1": "[0, 1)",
+    "optimizer.b2": "[0, 1)",
+    "optimizer.eps": "(0, inf)",
+    "optimizer.weight_decay": "[0, inf)",
+    "optimizer.clip_norm": "[0, inf)",
+    "schedule.end": "[0, 1]",
+    "mesh.fsdp_min_bytes": "[0, inf)",
+    "checkpoint.keep": "[1, inf)",
+}
+
+
+def check_numbers(config: ConfigDict) -> None:
+    """Refuses numbers that are not finite or lie outside of their interval.
+
+    Raises:
+      UsageError: naming the field, its value and the interval.
+    """
+    for name, value in flatten(config).items():
+        found = (RANGES[pattern] for pattern in RANGES if fnmatch.fnmatchcase(name, pattern))
+        interval = next(found, "(-inf, inf)")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not _lies_in(number, interval):
+                raise UsageError(f"config.{name}={value}: must be finite and lie in {interval}")
+
+
+def _lies_in(number: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    below = number <= high if interval[-1] == "]" else number < high
+    return above and below
