@@ -42,8 +42,7 @@ def tar_source() -> ConfigDict:
     c = ConfigDict()
     c.shards = ""  # "data/train/*.tar" or "data/{00000..00331}.tar"
     c.caption_key = "txt"  # "txt", or "json:FIELD" (a text or a list of texts)
-    # expand: each (image, caption) is an example | sample: one caption an image, drawn each epoch
-    c.captions = "expand"
+    c.captions = "expand"  # expand: each caption makes an example | sample: one drawn each epoch
     c.index = ""  # folder of the index; empty: WORKDIR/index, made on first use
     c.num_images = 0  # only the first so many images; 0: all
     return c

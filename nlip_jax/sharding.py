@@ -5,13 +5,14 @@ both, so "global batch" means the same on every mesh.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from nlip_jax.errors import UsageError
+from nlip_jax.errors import RunError, UsageError
 from nlip_jax.types import Array, PyTree
 
 BATCH_AXES = ("data", "fsdp")
@@ -110,3 +111,19 @@ def to_host(array: Array) -> np.ndarray:
     size = array.shape[0]
     shards = {shard.index[0].indices(size)[0]: shard for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+def on_leader(work: Callable[[], None]) -> None:
+    """Runs something that writes files on the first process; the others wait, and fail with it."""
+    problem = None
+    if jax.process_index() == 0:
+        try:
+            work()
+        except (UsageError, RunError) as error:
+            problem = error
+    if jax.process_count() > 1:
+        failed = multihost_utils.broadcast_one_to_all(np.int32(problem is not None))
+        if failed and problem is None:
+            raise RunError("the first process stopped; its message says why")
+    if problem is not None:
+        raise problem

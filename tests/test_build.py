@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from configs import base
-from nlip_jax import build
+from nlip_jax import build, sharding
 from nlip_jax.config import Clock
 from nlip_jax.errors import RunError, UsageError
 from nlip_jax.methods.clip import Clip
@@ -160,9 +160,9 @@ def processes(monkeypatch):
     """Pretends to be one of two processes, and that the first one failed or not."""
 
     def pretend(index: int, *, failed: bool) -> None:
-        monkeypatch.setattr(build.jax, "process_index", lambda: index)
-        monkeypatch.setattr(build.jax, "process_count", lambda: 2)
-        monkeypatch.setattr(build.multihost_utils, "broadcast_one_to_all", lambda value: failed)
+        monkeypatch.setattr(sharding.jax, "process_index", lambda: index)
+        monkeypatch.setattr(sharding.jax, "process_count", lambda: 2)
+        monkeypatch.setattr(sharding.multihost_utils, "broadcast_one_to_all", lambda value: failed)
 
     return pretend
 
@@ -174,16 +174,16 @@ def fail():
 def test_only_the_first_process_writes(processes):
     done = []
     processes(0, failed=False)
-    build.on_leader(lambda: done.append("first"))
+    sharding.on_leader(lambda: done.append("first"))
     processes(1, failed=False)
-    build.on_leader(lambda: done.append("second"))
+    sharding.on_leader(lambda: done.append("second"))
     assert done == ["first"]
 
 
 def test_all_processes_fail_with_the_first_one(processes):
     processes(0, failed=True)
     with pytest.raises(UsageError, match="no such shard"):
-        build.on_leader(fail)
+        sharding.on_leader(fail)
     processes(1, failed=True)
     with pytest.raises(RunError, match="the first process"):
-        build.on_leader(fail)
+        sharding.on_leader(fail)

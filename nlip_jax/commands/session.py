@@ -137,6 +137,11 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)
     model = build.make_model(config, vocab_size=tokenizer.vocab_size)
     method = build.make_method(config, model=model, mesh=mesh, clock=clock)
+    if method.columns and source.draws_captions:
+        raise UsageError(
+            "config.data.tar.captions='sample' gives a pair another caption each epoch, so it has "
+            f"no lasting noise probability; method={config.method} needs captions='expand'"
+        )
     return Session(
         config=config,
         workdir=workdir,

@@ -25,6 +25,7 @@ from nlip_jax.evaluators.noise import evaluate_noise
 from nlip_jax.files import write_atomically
 from nlip_jax.methods.base import Episode
 from nlip_jax.report.table import format_results
+from nlip_jax.sharding import on_leader
 from nlip_jax.train import stop
 from nlip_jax.train.loop import Trainer, train
 from nlip_jax.train.metrics import MetricsLog
@@ -39,28 +40,37 @@ def main(argv: list[str]) -> int:
     workdir = Path(values["workdir"] or workdirs.default_workdir(argv))
     sessions.start_processes()
     stop.install_handlers()
+    changes: dict[str, tuple] = {}
+
+    def claim() -> None:  # looks before it locks: a folder of others is left as it is
+        changes.update(workdirs.check_config(workdir, config, may_grow=build.may_grow(config)))
+        stack.enter_context(workdirs.lock(workdir))
+
     with contextlib.ExitStack() as stack:
-        build.on_leader(lambda: stack.enter_context(workdirs.lock(workdir)))
-        return run_in(workdir, config)
+        on_leader(claim)
+        return run_in(workdir, config, changes=changes)
 
 
-def run_in(workdir: Path, config: ConfigDict) -> int:
-    """Everything a run does in its folder, from top to bottom."""
+def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> int:
+    """Everything a run does in its folder, from top to bottom.
+
+    Args:
+      workdir: of the run, locked.
+      config: of this command.
+      changes: fields that differ from an earlier part of the run, and may.
+
+    Returns:
+      The exit code.
+    """
     begun = time.time()
     leader = jax.process_index() == 0
 
-    # --- Whose folder is it? ----------------------------------------------------------------------
-    changes: dict[str, tuple] = {}
-
-    def compare() -> None:
-        changes.update(workdirs.check_config(workdir, config, may_grow=build.may_grow(config)))
-
-    build.on_leader(compare)
+    # --- Is there anything to do? -----------------------------------------------------------------
     results = finished_results(config, workdir)
     if results is not None:
         if leader:
             print(format_results(results))
-            print(f"this run is finished; its page is {workdir / 'report.html'}")
+            print(f"this run is finished; {where_to_look(config, workdir)}")
         return 0
 
     # --- Build and check everything, before anything is compiled ----------------------------------
@@ -70,7 +80,7 @@ def run_in(workdir: Path, config: ConfigDict) -> int:
         "num_examples": len(run.source),
         "vocab_size": run.tokenizer.vocab_size,
     }
-    build.on_leader(lambda: workdirs.check_data(workdir, description))
+    on_leader(lambda: workdirs.check_data(workdir, description))
     checkpointer = Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep)
     latest = checkpointer.latest_step()
     workdirs.check_total(config, total=run.plan.total, done=latest or 0)
@@ -143,7 +153,7 @@ def run_in(workdir: Path, config: ConfigDict) -> int:
         write_atomically(workdir / "results.json", (json.dumps(results, indent=2) + "\n").encode())
         phases.enter("done", params=params)
         print(format_results(results))
-        print(f"the page of this run is {workdir / 'report.html'}")
+        print(where_to_look(config, workdir))
     return 0
 
 
@@ -156,6 +166,13 @@ def finished_results(config: ConfigDict, workdir: Path) -> dict[str, float] | No
     clock = Clock(batch_size=config.batch_size, num_examples=data["num_examples"])
     total = clock.steps(config.total, field="total")
     return results if results["step"] >= total else None
+
+
+def where_to_look(config: ConfigDict, workdir: Path) -> str:
+    """The last line of a run."""
+    if config.report.enabled:
+        return f"the page of this run is {workdir / 'report.html'}"
+    return f"the numbers of this run are in {workdir / 'results.json'}"
 
 
 def announce(run: Session) -> None:

@@ -53,11 +53,12 @@ class Mapper:
         load: Loader,
         order: Pass,
         start: int,
+        reading: Reading,
     ) -> Iterator[tuple[np.ndarray, np.ndarray, PyTree]]:
         """Yields (ids, valid, this process's rows of the result) for batches from `start` on."""
         compiled = _compile(function, self.mesh)
         with open_batches(
-            order=order, load=load, start=start, stop=order.num_batches, reading=self.reading
+            order=order, load=load, start=start, stop=order.num_batches, reading=reading
         ) as batches:
             waiting = None  # one batch stays in flight while the next is read
             for batch in batches:
@@ -118,7 +119,14 @@ class Mapper:
             values.clear()
             phases.enter("fragment", column=column.directory.parent.name, index=index)
 
-        results = self._apply(function, params, load=load, order=order, start=done * per_fragment)
+        results = self._apply(
+            function,
+            params,
+            load=load,
+            order=order,
+            start=done * per_fragment,
+            reading=self.reading,
+        )
         for batch_ids, valid, result in results:
             ids.append(batch_ids[valid])
             values.append(result[valid])
@@ -148,9 +156,11 @@ class Mapper:
           batch_size: global.
         """
         order = self.order(num_examples=num_examples, batch_size=batch_size, seed=None)
+        # What fits in memory is read before a pool of processes would have started.
+        threads = dataclasses.replace(self.reading, workers=0)
         ids, results = [], []
         for batch_ids, valid, result in self._apply(
-            function, params, load=load, order=order, start=0
+            function, params, load=load, order=order, start=0, reading=threads
         ):
             ids.append(batch_ids[valid])
             results.append(jax.tree.map(lambda rows, keep=valid: rows[keep], result))

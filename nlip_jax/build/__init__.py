@@ -1,0 +1,36 @@
+"""From a config to objects: the only place where names meet classes.
+
+Every table lists the choices of one field. "package.module:name" in place of a method's name
+reaches a user's own function with the signature of the functions in `METHODS`.
+"""
+
+from nlip_jax.build.data import (
+    data_fingerprint,
+    make_reading,
+    make_transform,
+    open_tokenizer,
+    open_training_source,
+)
+from nlip_jax.build.durations import make_clock, make_learning_rate, make_plan, make_tx, may_grow
+from nlip_jax.build.evaluation import make_evaluators, make_towers
+from nlip_jax.build.model import make_mesh, make_method, make_model
+from nlip_jax.build.names import lookup
+
+__all__ = [
+    "data_fingerprint",
+    "lookup",
+    "make_clock",
+    "make_evaluators",
+    "make_learning_rate",
+    "make_mesh",
+    "make_method",
+    "make_model",
+    "make_plan",
+    "make_reading",
+    "make_towers",
+    "make_transform",
+    "make_tx",
+    "may_grow",
+    "open_tokenizer",
+    "open_training_source",
+]

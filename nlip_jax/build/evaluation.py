@@ -1,0 +1,90 @@
+"""Evaluators of a config."""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from nlip_jax.build.data import open_source
+from nlip_jax.build.model import similarity
+from nlip_jax.build.names import lookup
+from nlip_jax.data.loading import ImageTransform
+from nlip_jax.data.synthetic import ClassScenes
+from nlip_jax.data.tokenizer import Tokenizer
+from nlip_jax.errors import UsageError
+from nlip_jax.evaluators.base import Towers
+from nlip_jax.evaluators.retrieval import Retrieval
+from nlip_jax.evaluators.zero_shot import ZeroShot
+from nlip_jax.methods.clip import Clip
+from nlip_jax.train.map_examples import Mapper
+from nlip_jax.types import PyTree
+
+
+def _class_scenes(spec: ConfigDict) -> dict[str, Any]:
+    scenes = ClassScenes(**spec)
+    return {
+        "source": scenes,
+        "labels": scenes.labels,
+        "class_names": scenes.class_names,
+        "templates": scenes.templates,
+    }
+
+
+LABELLED_SETS = {"class_scenes": _class_scenes}
+
+
+def _zero_shot(spec: ConfigDict, *, field: str, index: Path, similarity: str) -> ZeroShot:
+    del index
+    make = lookup(spec.source, LABELLED_SETS, field=f"{field}.source")
+    if spec.ensemble == "embeddings" and similarity != "dot":
+        raise UsageError(
+            f"config.{field}.ensemble='embeddings' averages pooled embeddings; with "
+            f"config.loss.similarity={similarity!r} set it to 'similarities'"
+        )
+    return ZeroShot(**make(spec[spec.source]), ensemble=spec.ensemble)
+
+
+def _retrieval(spec: ConfigDict, *, field: str, index: Path, similarity: str) -> Retrieval:
+    del similarity
+    return Retrieval(source=open_source(spec, field=field, index=index))
+
+
+EVALUATORS = {"zero_shot": _zero_shot, "retrieval": _retrieval}
+
+
+def make_evaluators(config: ConfigDict, workdir: Path) -> dict[str, ZeroShot | Retrieval]:
+    """Evaluators by "KIND/SET"."""
+    similarity(config)  # a wrong name is to be told as such, not by what follows from it
+    evaluators = {}
+    for kind, sets in config.evaluators.items():
+        make = lookup(kind, EVALUATORS, field="evaluators")
+        for name, spec in sets.items():
+            evaluators[f"{kind}/{name}"] = make(
+                spec,
+                field=f"evaluators.{kind}.{name}",
+                index=workdir / "index" / f"{kind}-{name}",
+                similarity=config.loss.similarity,
+            )
+    return evaluators
+
+
+def make_towers(
+    config: ConfigDict,
+    *,
+    method: Clip,
+    params: PyTree,
+    tokenizer: Tokenizer,
+    transform: ImageTransform,
+    mapper: Mapper,
+) -> Towers:
+    """The trained model as evaluators see it."""
+    return Towers(
+        params=params,
+        image_features=method.image_features,
+        text_features=method.text_features,
+        similarity=method.similarity,
+        tokenizer=tokenizer,
+        transform=transform,
+        collect=mapper.collect,
+        batch_size=config.evaluation.batch_size,
+    )
