@@ -17,9 +17,9 @@ from nlip_jax import columns, phases
 from nlip_jax.estimators.gaussian_mixture import GaussianMixture
 from nlip_jax.losses import targets
 from nlip_jax.losses.contrastive import softmax_contrastive
-from nlip_jax.methods.base import Episode
+from nlip_jax.methods.base import Episode, Features
 from nlip_jax.methods.clip import Clip
-from nlip_jax.types import Array, Batch, PyTree, TrainState
+from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,15 @@ class Nlip(Clip):
         """Targets softened by each pair's noise probability."""
         weight = self.weight * batch["noise_prob"]
         return lambda statistics: self.form(statistics, weight)
+
+    def pair_loss(
+        self, params: PyTree, features: Features, state: TrainState, batch: Batch
+    ) -> LossOutput:
+        """Softmax contrast against the softened targets."""
+        output = super().pair_loss(params, features, state, batch)
+        return output.replace(
+            metrics=output.metrics | {"noise_prob": jnp.mean(batch["noise_prob"])}
+        )
 
     def plain_pair_loss(self, state: TrainState, batch: Batch) -> Array:
         """InfoNCE of each pair among its batch, [b]: what the mixture is fitted to."""

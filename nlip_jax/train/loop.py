@@ -121,10 +121,12 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             # --- what is due at this step, after its checkpoint -----------------------------------
             if episode < plan.episode(step):
                 episode += 1
+                progress.say(f"step {step}: going through all examples for episode {episode}")
                 state = _refresh(trainer, state, step=step, episode=episode)
                 columns = trainer.columns(episode)
                 progress.start(step)
             if plan.evaluation_due(step):
+                progress.say(f"step {step}: evaluating")
                 phases.enter("evaluate", step=step)
                 metrics = trainer.evaluate(state, step)
                 if trainer.log is not None:
@@ -134,8 +136,8 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             if step == plan.total:
                 return state
             if stop.requested(step):
-                progress.end_line()
                 _fetch(recent, trainer.checkpointer)  # not finite: no state to go on from
+                progress.say(f"step {step}: saving a checkpoint")
                 trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
                 trainer.checkpointer.wait()
                 raise Preempted(

@@ -118,10 +118,11 @@ class Progress:
             sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
-    def end_line(self) -> None:
-        """Leaves the progress line standing, so that other output starts on its own line."""
-        if self._visible and self._is_terminal:
-            sys.stderr.write("\n")
+    def say(self, text: str) -> None:
+        """A line of its own between the progress lines."""
+        if self._visible:
+            sys.stderr.write(("\n" if self._is_terminal else "") + text + "\n")
+            sys.stderr.flush()
 
 
 def _duration(seconds: float) -> str:
