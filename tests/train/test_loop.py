@@ -199,7 +199,7 @@ def test_columns_are_joined_by_id_and_zero_until_known(run):
     made, seen = run(), []
 
     def step(state, batch):
-        seen.append((np.asarray(batch["offset"]), sorted(batch)))
+        seen.append((jax.device_get(batch["offset"]), sorted(batch)))
         return made.step(state, batch)
 
     made.part(step=step)
