@@ -4,7 +4,7 @@
 
 FOLDER (default: data/flickr8k) holds train/*.tar and val/*.tar in the layout of img2dataset, five
 captions an image in the json field "captions". On two CPU cores this tiny model is a smoke test of
-about ten minutes; `:FOLDER,size=S/16` is a ViT-S/16 at 112 pixels for one GPU.
+about a quarter of an hour; `:FOLDER,size=S/16` is a ViT-S/16 at 112 pixels for one GPU.
 """
 
 from ml_collections import ConfigDict
