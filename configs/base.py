@@ -43,7 +43,7 @@ def tar_source() -> ConfigDict:
     c.shards = ""  # "data/train/*.tar" or "data/{00000..00331}.tar"
     c.caption_key = "txt"  # "txt", or "json:FIELD" (a text or a list of texts)
     c.captions = "expand"  # expand: each caption makes an example | sample: one drawn each epoch
-    c.index = ""  # folder of the index; empty: WORKDIR/index, made on first use
+    c.index = ""  # folder of the index; empty: WORKDIR/index/NAME, made on first use
     c.num_images = 0  # only the first so many images; 0: all
     return c
 
@@ -87,7 +87,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.data.crop_scale = (1.0, 1.0)  # share of the area a random crop keeps; (1, 1): no crop
     c.data.flip = False  # mirror half of the images in training; wrong where captions say left
     c.data.cache = "none"  # none | memory: keep decoded images in the trainer's memory
-    c.data.cache_bytes = 4_000_000_000  # bound of that cache on each host
+    c.data.cache_bytes = 4_000_000_000  # bound of their pixels in each process
     c.data.workers = 0  # Grain worker processes on each host; 0: threads of the trainer
     c.data.threads = 2  # threads that make batches, in the trainer or in each worker
     c.data.prefetch = 4  # batches made ahead
@@ -132,7 +132,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.nlip.model = "dual_encoder"  # the plain towers
     c.nlip.warmup = "5 epochs"  # plain InfoNCE before the first estimate
     c.nlip.reestimate_every = "0 epochs"  # estimate again with this period; 0: once
-    c.nlip.weight = 0.5  # lambda: weight of a pair = lambda * its noise probability
+    c.nlip.weight = 0.5  # lambda: a pair's target gives lambda * noise_prob to the others
     c.nlip.form = "smoothed_targets"  # smoothed_targets | mixture_likelihood
     c.nlip.clip_percentiles = (0.1, 99.9)  # losses are clipped there before the fit
     c.nlip.num_bins = 16_384  # of the histogram the mixture is fitted to

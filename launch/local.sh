@@ -3,7 +3,7 @@
 #
 #   launch/local.sh [ARGS of train]
 #   launch/local.sh --workdir=/tmp/first --config.optimizer.learning_rate=1e-3
-#   launch/local.sh --config=configs/nlip.py --workdir=/tmp/nlip
+#   launch/local.sh --config=configs/flickr8k.py:data/flickr8k --workdir=runs/photos
 #
 # Without --config it trains configs/quickstart.py. Relative paths in ARGS are relative to the
 # checkout, from wherever it is called. Which Python, which .venv, GPUs and TPUs: see

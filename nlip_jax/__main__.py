@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 
 from nlip_jax.commands.help_text import describe
@@ -27,10 +28,21 @@ def main(argv: list[str] | None = None) -> int:
         return importlib.import_module(f"nlip_jax.commands.{name}_command").main(rest)
     except (UsageError, RunError, Preempted) as error:
         print(f"nlip_jax {name}: {error}", file=sys.stderr)
+        if not isinstance(error, Preempted):
+            _leave_the_others(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"nlip_jax {name}: stopped at once", file=sys.stderr)
         return 130
+
+
+def _leave_the_others(code: int) -> None:
+    """Ends one of several processes at once: an orderly exit would wait for all the others."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -43,15 +43,25 @@ class ColumnVersion:
 
     def meta(self) -> dict[str, Any]:
         """What was stored beside the values."""
+        self._check_done()
         return json.loads((self.directory / "DONE").read_text())["meta"]
 
     def read(self) -> np.ndarray:
         """The values of all examples, `[n]`, memory-mapped where one process wrote them."""
+        self._check_done()
         paths = sorted(self.directory.glob("part-*-of-*.npy"))
-        if not paths or len(paths) != int(paths[0].stem[-5:]):
-            raise RunError(f"the column {self.directory} lost parts of itself; remove the folder")
         parts = [np.load(path, mmap_mode="r") for path in paths]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _check_done(self) -> None:
+        paths = sorted(self.directory.glob("part-*-of-*.npy"))
+        complete = paths and len(paths) == int(paths[0].stem[-5:])
+        if not complete or not (self.directory / "DONE").exists():
+            raise RunError(
+                f"the column {self.directory} lost files: bring them back; or remove its folder "
+                "and all checkpoints from after it was made, so that it is made again; or choose "
+                "another --workdir"
+            )
 
     # --- fragments ------------------------------------------------------------------------------
     def prepare(self) -> None:

@@ -1,7 +1,7 @@
 """Configurations: from the command line to plain data, and from one run to its continuation.
 
 Configs are `ml_collections.ConfigDict`s made by a file's `get_config(arg)`. This module knows
-nothing of what the fields mean; `build.py` turns them into objects.
+nothing of what the fields mean; `build/` turns them into objects.
 """
 
 import dataclasses
@@ -64,7 +64,10 @@ class Clock:
         }
         if unit == "%" and not self.total_steps:
             raise UsageError(f"config.{field}={text!r}: a run cannot be a share of its own length")
-        return max(1, round(amount * per_unit[unit])) if amount else 0
+        steps = amount * per_unit[unit]
+        if steps >= 2**31:
+            raise UsageError(f"config.{field}={text!r}: {steps:.3g} steps, 2147483647 is the most")
+        return max(1, round(steps)) if amount else 0
 
 
 def parse_command_line(

@@ -115,16 +115,19 @@ def test_lost_parts_are_noticed(column):
     column.write_dense(np.zeros(4, np.float32))
     part = column.directory / "part-00000-of-00001.npy"
     part.rename(column.directory / "part-00000-of-00002.npy")
-    with pytest.raises(RunError, match="lost parts"):
+    with pytest.raises(RunError, match="lost files"):
         column.read()
     (column.directory / "part-00000-of-00002.npy").unlink()
-    with pytest.raises(RunError, match="lost parts"):
+    with pytest.raises(RunError, match="lost files"):
         column.read()
 
 
 def test_parts_of_several_processes_are_one_column(column):
     for i in range(2):
         np.save(column.directory / f"part-{i:05d}-of-00002.npy", np.arange(3) + 3 * i)
+    with pytest.raises(RunError, match="lost files"):
+        column.read()
+    (column.directory / "DONE").write_text('{"key": "", "meta": {}}')
     np.testing.assert_array_equal(column.read(), np.arange(6))
 
 

@@ -32,7 +32,7 @@ def _tar(spec: ConfigDict, *, index: Path) -> Source:
             "tar.shards is empty: name the shards, such as "
             "--config.data.tar.shards='data/train/*.tar'"
         )
-    directory = Path(spec.index) if spec.index else index
+    directory = Path(spec.index).expanduser() if spec.index else index
     shards = expand_shards(spec.shards)
 
     def index_once() -> None:  # asked on the leader alone, so that all processes agree
@@ -48,6 +48,11 @@ def _tar(spec: ConfigDict, *, index: Path) -> Source:
 
 
 SOURCES = {"synthetic": _synthetic, "tar": _tar}
+
+
+def index_folder(workdir: Path, name: str) -> Path:
+    """Where the index of a data set goes whose place the config does not name."""
+    return workdir / "index" / name
 
 
 def open_source(spec: ConfigDict, *, field: str, index: Path) -> Source:
@@ -66,7 +71,7 @@ def open_source(spec: ConfigDict, *, field: str, index: Path) -> Source:
 
 def open_training_source(config: ConfigDict, workdir: Path) -> Source:
     """The examples of the run, with planted noise if asked for."""
-    source = open_source(config.data, field="data", index=workdir / "index" / "data")
+    source = open_source(config.data, field="data", index=index_folder(workdir, "data"))
     if config.data.plant_mismatch:
         source = PlantedMismatch(source, config.data.plant_mismatch, config.seed)
     return source

@@ -4,7 +4,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from nlip_jax.config import Clock
+from nlip_jax.config import Clock, flatten, is_runtime
 from nlip_jax.errors import UsageError
 from nlip_jax.train.loop import Plan
 from nlip_jax.train.optimizer import Optimizer, make_optimizer
@@ -51,9 +51,9 @@ def make_tx(config: ConfigDict, *, schedule: Schedule) -> Optimizer:
 
 def may_grow(config: ConfigDict) -> bool:
     """Whether a finished run may be prolonged: nothing it did depended on its length."""
-    durations = [config.schedule.warmup, config.schedule.timescale]
-    if config.method == "nlip":
-        durations += [config.nlip.warmup, config.nlip.reestimate_every]
-    return config.schedule.name in OPEN_ENDED and not any("%" in text for text in durations)
-
-
+    shares = [
+        name
+        for name, value in flatten(config).items()
+        if isinstance(value, str) and "%" in value and not is_runtime(name, tuple(config.runtime))
+    ]
+    return config.schedule.name in OPEN_ENDED and not shares

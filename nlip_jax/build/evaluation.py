@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from nlip_jax.build.data import open_source
+from nlip_jax.build.data import index_folder, open_source
 from nlip_jax.build.model import similarity
 from nlip_jax.build.names import lookup
 from nlip_jax.data.loading import ImageTransform
@@ -62,7 +62,7 @@ def make_evaluators(config: ConfigDict, workdir: Path) -> dict[str, ZeroShot | R
             evaluators[f"{kind}/{name}"] = make(
                 spec,
                 field=f"evaluators.{kind}.{name}",
-                index=workdir / "index" / f"{kind}-{name}",
+                index=index_folder(workdir, f"{kind}-{name}"),
                 similarity=config.loss.similarity,
             )
     return evaluators

@@ -25,6 +25,8 @@ def main(argv: list[str]) -> int:
         )
     if "json" in flags and not flags["json"]:
         raise UsageError("--json needs a file: --json=FILE")
+    if "json" in flags and not Path(flags["json"]).absolute().parent.is_dir():
+        raise UsageError(f"--json={flags['json']}: there is no such folder; make it first")
     numbers = importlib.import_module(f"nlip_jax.commands.benchmarks.{names[0]}").run()
     kind = jax.devices()[0].device_kind
     print(f"on {jax.device_count()} {kind} device(s), jax {jax.__version__}")

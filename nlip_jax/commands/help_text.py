@@ -39,7 +39,7 @@ def config_fields() -> list[str]:
         if text.startswith("def "):
             block = text[4:].split("(")[0]
         match = _FIELD.match(text)
-        if not match or "ConfigDict(" in match[2] or match[2].endswith("_source()"):
+        if not match or "ConfigDict(" in match[2] or match[2].endswith(("_source()", "RUNTIME")):
             continue
         comment = f"  # {match[3]}" if match[3] else ""
         lines.append(f"  --config.{_BLOCKS[block]}{match[1]}={match[2]}{comment}")

@@ -10,8 +10,10 @@ from nlip_jax.errors import UsageError
 # Field, as a pattern -> interval; a square bracket takes its end in. The parts check what depends
 # on more than one field.
 RANGES = {
-    "seed": "[0, inf)",
-    "*.seed": "[0, inf)",
+    "seed": "[0, 2147483647]",
+    "*.seed": "[0, 2147483647]",
+    "data.plant_mismatch": "[0, 1)",
+    "tokenizer.vocab_size": "[8, inf)",
     "data.crop_scale": "(0, 1]",
     "data.cache_bytes": "[0, inf)",
     "data.workers": "[0, inf)",

@@ -30,7 +30,7 @@ from nlip_jax.train.state import StateFactory
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Session:
-    """The parts of a run, by the names that `build.py` gives them."""
+    """The parts of a run, by the names that `build/` gives them."""
 
     config: ConfigDict
     workdir: Path

@@ -1,10 +1,9 @@
 """`tokenizer`: train the vocabulary of a run, into its workdir."""
 
-from pathlib import Path
-
 from nlip_jax import build
+from nlip_jax.commands.ranges import check_numbers
 from nlip_jax.commands.table import COMMANDS
-from nlip_jax.commands.workdir import default_workdir
+from nlip_jax.commands.workdir import find_workdir
 from nlip_jax.config import parse_command_line
 from nlip_jax.errors import UsageError
 
@@ -13,7 +12,8 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     flags = COMMANDS["tokenizer"].flags
     config, values = parse_command_line(argv, command="tokenizer", extra_flags=flags)
-    workdir = Path(values["workdir"] or default_workdir(argv))
+    workdir = find_workdir(values["workdir"], argv)
+    check_numbers(config)
     path = workdir / "tokenizer.model"
     if config.tokenizer.model:
         raise UsageError(

@@ -37,17 +37,12 @@ from nlip_jax.types import TrainState
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     config, values = parse_command_line(argv, command="train", extra_flags=COMMANDS["train"].flags)
-    workdir = Path(values["workdir"] or workdirs.default_workdir(argv))
+    workdir = workdirs.find_workdir(values["workdir"], argv)
     sessions.start_processes()
-    stop.install_handlers()
-    changes: dict[str, tuple] = {}
-
-    def claim() -> None:  # looks before it locks: a folder of others is left as it is
-        changes.update(workdirs.check_config(workdir, config, may_grow=build.may_grow(config)))
-        stack.enter_context(workdirs.lock(workdir))
-
+    # Looks before it locks: a folder of others is left as it is.
+    changes = workdirs.check_config(workdir, config, may_grow=build.may_grow(config))
     with contextlib.ExitStack() as stack:
-        on_leader(claim)
+        on_leader(lambda: stack.enter_context(workdirs.lock(workdir)))
         return run_in(workdir, config, changes=changes)
 
 
@@ -67,7 +62,8 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
 
     # --- Is there anything to do? -----------------------------------------------------------------
     results = finished_results(config, workdir)
-    if results is not None:
+    asks_anew = any(name.startswith(("evaluat", "report.")) for name in changes)
+    if results is not None and not asks_anew:
         if leader:
             print(format_results(results))
             print(f"this run is finished; {where_to_look(config, workdir)}")
@@ -89,7 +85,8 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
         write_atomically(workdir / "config.json", to_json(config).encode())
         phases.start_log(workdir / "events.jsonl")
         announce(run)
-    phases.enter("start")
+    stop.install_handlers()
+    phases.enter("start", **{name: f"{old!r} -> {new!r}" for name, (old, new) in changes.items()})
     run = sessions.with_cache(run)
 
     # --- Compile, restore or create ---------------------------------------------------------------

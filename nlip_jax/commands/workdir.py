@@ -20,11 +20,23 @@ from nlip_jax.files import write_atomically
 _MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", ".lock"}
 
 
-def default_workdir(argv: list[str]) -> Path:
-    """`runs/NAME_OF_CONFIG`, with the config's argument where it has one."""
+def find_workdir(given: str, argv: list[str]) -> Path:
+    """The folder of a run: the one given, else `runs/NAME_OF_CONFIG[_ARGUMENT]`.
+
+    Args:
+      given: value of --workdir, or "".
+      argv: of the command, for the name of its config.
+
+    Raises:
+      UsageError: a file stands in its place.
+    """
     path, _, argument = configs.config_argument(argv, command="this").partition(":")
     name = Path(path).stem + (f"_{argument}" if argument else "")
-    return Path("runs") / "".join(c if c.isalnum() or c in "-_=.," else "_" for c in name)
+    safe = "".join(c if c.isalnum() or c in "-_=.," else "_" for c in name)
+    workdir = Path(given).expanduser() if given else Path("runs") / safe
+    if workdir.exists() and not workdir.is_dir():
+        raise UsageError(f"--workdir={workdir} is a file; name a folder")
+    return workdir
 
 
 @contextlib.contextmanager
@@ -78,6 +90,8 @@ def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[s
                 "another --workdir"
             )
         return {}
+    if not any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*")):
+        return {}  # nothing was computed yet that another config could contradict
     changes = configs.changed_fields(
         json.loads(path.read_text()), json.loads(configs.to_json(config))
     )

@@ -76,7 +76,10 @@ class TarSource:
             return decode_image(data)
         except ReadError as error:
             shard, block, *_ = self.index.rows[image_id].item()
-            raise ReadError(f"image {image_id} {error}: {self._place(shard, block)}") from error
+            raise ReadError(
+                f"image {image_id} {error}: {self._place(shard, block)}; repair or remove it there "
+                "and start in another --workdir"
+            ) from error
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption of an example; with "sample" another draw every epoch.

@@ -6,6 +6,7 @@ likely it is noise (Huang et al., AAAI 2023). Two Gaussians fitted to the losses
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlip_jax import columns, phases
-from nlip_jax.estimators.gaussian_mixture import GaussianMixture
+from nlip_jax.estimators.gaussian_mixture import FitResult, GaussianMixture
 from nlip_jax.losses import targets
 from nlip_jax.losses.contrastive import softmax_contrastive
 from nlip_jax.methods.base import Episode, Features
 from nlip_jax.methods.clip import Clip
 from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Nlip(Clip):
 
     weight: float
     form: Callable[[Any, Array], Array]
-    fit: Callable[[np.ndarray], Any]
+    fit: Callable[[np.ndarray], FitResult]
     posterior: Callable[[GaussianMixture, np.ndarray], np.ndarray]
 
     @property
@@ -80,6 +83,8 @@ class Nlip(Clip):
             own = columns.own_share(losses)
             fitted = self.fit(own)
             noise_prob.prepare()
+            if jax.process_index() == 0:
+                describe_fit(fitted)
             noise_prob.write_dense(
                 self.posterior(fitted.mixture, own), meta=mixture_to_json(fitted.mixture)
             )
@@ -88,6 +93,26 @@ class Nlip(Clip):
             lambda new, old: jax.device_put(new, old.sharding), mixture, state.method_state
         )
         return state.replace(method_state=placed)
+
+
+def describe_fit(fitted: FitResult) -> None:
+    """One line that tells what was found, and a warning where it should not be relied on."""
+    mixture = fitted.mixture
+    scale = float(mixture.high - mixture.low)
+    clean, noisy = (float(mixture.low) + scale * float(m) for m in mixture.mean)
+    _LOG.info(
+        "noise estimated: clean pairs lose %.2f nats, noisy ones %.2f, %.0f %% are noisy",
+        *(clean, noisy, 100 * float(mixture.weight[1])),
+    )
+    if fitted.degenerate:
+        _LOG.warning("all pairs have the same loss: none is taken for noise; warm up longer")
+    elif not fitted.converged:
+        _LOG.warning(
+            "the mixture had not converged after %d iterations; raise config.nlip.max_iterations",
+            fitted.iterations,
+        )
+    if fitted.num_non_finite:
+        _LOG.warning("%d losses are not finite and count as clean", fitted.num_non_finite)
 
 
 def mixture_to_json(mixture: GaussianMixture) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Trainer:
       order: of the training examples.
       load: makes a row.
       reading: how rows are read.
-      columns: () -> column name -> values of all examples, or None while unknown.
+      columns: episode -> column name -> values of all examples, or None while unknown.
       plan: what is due when.
       checkpointer: of the workdir.
       meta: step -> what is saved beside the arrays.
@@ -201,8 +201,8 @@ def _fetch(recent: list[tuple[int, dict]], checkpointer: Checkpointer) -> dict[s
                 last = checkpointer.latest_step()
                 raise RunError(
                     f"{name} is {metrics[name]} at step {step}; the last good checkpoint is "
-                    f"{'none' if last is None else checkpointer.directory / str(last)}; lower "
-                    "config.optimizer.learning_rate or set config.optimizer.clip_norm"
+                    f"{'none' if last is None else checkpointer.directory / str(last)}; train "
+                    "again in another --workdir with a lower config.optimizer.learning_rate"
                 )
     newest = fetched[-1] if fetched else {}
     return {f"train/{name}": float(value) for name, value in newest.items()}

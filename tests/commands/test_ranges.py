@@ -24,8 +24,8 @@ def test_every_range_means_a_field():
 @pytest.mark.parametrize(
     ("field", "value", "interval"),
     [
-        ("seed", -1, "[0, inf)"),
-        ("data.synthetic.seed", -1, "[0, inf)"),
+        ("seed", -1, "[0, 2147483647]"),
+        ("data.synthetic.seed", -1, "[0, 2147483647]"),
         ("model.init_temperature", float("nan"), "(-inf, inf)"),
         ("model.max_logit_scale", float("inf"), "(-inf, inf)"),
         ("optimizer.learning_rate", float("inf"), "[0, inf)"),

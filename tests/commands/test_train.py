@@ -66,6 +66,17 @@ def test_a_finished_run_prints_its_table_again(finished, command, tiny):
     assert again.splitlines()[0] == out.splitlines()[0] and "finished" in again
 
 
+def test_a_finished_run_evaluates_again_when_asked_to(finished, command, tiny):
+    workdir, _, _ = finished
+    field = "evaluators.retrieval.scenes.synthetic.num_examples"
+    code, _, err = command("train", *tiny, f"--workdir={workdir}", f"--config.{field}=20")
+    assert code == 0, err
+    assert f"config.{field}: 30 -> 20" in err
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if "train/loss" in x] == [2, 4, 6, 8, 10, 12]
+    assert sum("eval/noise/auc" in x for x in lines) == 1
+
+
 def test_a_changed_field_is_refused_with_both_values(finished, command, tiny):
     workdir, _, _ = finished
     code, _, err = command(

@@ -9,7 +9,7 @@ from nlip_jax.commands.workdir import (
     check_config,
     check_data,
     check_total,
-    default_workdir,
+    find_workdir,
     lock,
     read_json,
 )
@@ -34,7 +34,16 @@ def changed(**fields) -> ConfigDict:
     ],
 )
 def test_default_names(argv, name):
-    assert str(default_workdir(argv)) == f"runs/{name}"
+    assert str(find_workdir("", argv)) == f"runs/{name}"
+
+
+def test_given_names(tmp_path):
+    argv = ["--config=configs/x.py"]
+    assert find_workdir(str(tmp_path), argv) == tmp_path
+    assert "~" not in str(find_workdir("~/runs", argv))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="is a file"):
+        find_workdir(str(tmp_path / "file"), argv)
 
 
 # --- whose folder ---------------------------------------------------------------------------------
@@ -73,6 +82,7 @@ def test_a_folder_of_something_else(tmp_path):
 @pytest.fixture
 def begun(tmp_path):
     (tmp_path / "config.json").write_text(to_json(CONFIG))
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     return tmp_path
 
 

@@ -131,7 +131,7 @@ def test_sampled_captions_have_no_noise_probability(command, tiny, tmp_path):
 
 
 def test_a_folder_that_holds_another_run(command, tiny, tmp_path):
-    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "checkpoints" / "4").mkdir(parents=True)
     (tmp_path / "w" / "config.json").write_text(json.dumps({"seed": 1}))
     code, _, err = command("train", *tiny, f"--workdir={tmp_path / 'w'}")
     assert code == 2 and "config.seed=1" in err and "--workdir" in err
