@@ -6,12 +6,11 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from tiny import mesh_of
+from tiny import abstract, mesh_of
 
 from nlip_jax import sharding
 from nlip_jax.checkpoint import Checkpointer
 from nlip_jax.errors import RunError
-from nlip_jax.methods.base import abstract
 
 
 def make_state(mesh, *, rows: int = 512):

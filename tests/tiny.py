@@ -152,3 +152,10 @@ def state_of(method: Method, params, **fields) -> TrainState:
     empty = {"step": jnp.int32(0), "episode": jnp.int32(0), "model_state": {}, "opt_state": {}}
     memory = method.init_state(params)
     return TrainState(params=params, method_state=memory, **(empty | fields))
+
+
+def abstract(tree):
+    """Shapes, dtypes and shardings of a pytree of arrays."""
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree
+    )

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -114,10 +113,3 @@ class Method:
 def scale_image(image: Array) -> Array:
     """Pixels as the towers take them: uint8 [0, 255] -> float32 [-1, 1]."""
     return image.astype(jnp.float32) / 127.5 - 1.0
-
-
-def abstract(tree: PyTree) -> PyTree:
-    """Shapes, dtypes and shardings of a pytree of arrays."""
-    return jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), tree
-    )

@@ -8,10 +8,9 @@ import numpy as np
 import optax
 import pytest
 import tiny
-from tiny import Regression, abstract_batch, mesh_of, rows
+from tiny import Regression, abstract, abstract_batch, mesh_of, rows
 
 from nlip_jax import sharding
-from nlip_jax.methods.base import abstract
 from nlip_jax.train.optimizer import make_optimizer
 from nlip_jax.train.state import StateFactory, fingerprint
 from nlip_jax.train.step import compile_step, train_step
