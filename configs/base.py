@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 # not what is computed. `total` may grow too where the schedule does not depend on it.
 RUNTIME = (
     "mesh.*",
-    "data.cache",
-    "data.cache_bytes",
+    "data.storage.*",
+    "data.max_bad_fraction",
     "data.workers",
     "data.threads",
     "data.prefetch",
@@ -37,15 +37,90 @@ def synthetic_source() -> ConfigDict:
     return c
 
 
-def tar_source() -> ConfigDict:
-    """Tar shards as img2dataset and WebDataset write them, read in place through an index."""
+def indexed_source() -> ConfigDict:
+    """What every source has whose files are scanned once, into an index."""
     c = ConfigDict()
-    c.shards = ""  # "data/train/*.tar" or "data/{00000..00331}.tar"
-    c.caption_key = "txt"  # "txt", or "json:FIELD" (a text or a list of texts)
+    c.shards = ""  # its files: "data/train/*.tar", "gs://bucket/{00000..00331}.tar"; or several
     c.captions = "expand"  # expand: each caption makes an example | sample: one drawn each epoch
+    c.caption_probabilities = ()  # with sample: chance of each caption key; (): first that has one
     c.index = ""  # folder of the index; empty: WORKDIR/index/NAME, made on first use
     c.num_images = 0  # only the first so many images; 0: all
     return c
+
+
+def tar_source() -> ConfigDict:
+    """Tar shards as img2dataset and WebDataset write them, read in place."""
+    c = indexed_source()
+    c.caption_key = "txt"  # "txt" or "json:FIELD" (a text or a list); "json:a,txt": the first there
+    return c
+
+
+def array_record_source() -> ConfigDict:
+    """ArrayRecord files, as `prepare` or TFDS write them."""
+    c = indexed_source()
+    c.image_key = "image"  # of the record
+    c.caption_key = "captions,caption"  # of the record; the first that gives a caption
+    c.sample_key = "key"  # of the record: names the sample in messages
+    return c
+
+
+def parquet_source() -> ConfigDict:
+    """Parquet files with image bytes or paths, as Hugging Face datasets write them."""
+    c = indexed_source()
+    c.image_column = "image"
+    c.caption_column = "caption"  # several by comma: the first that gives a caption
+    c.root = ""  # where relative paths start; empty: the folder of the file
+    return c
+
+
+def table_source() -> ConfigDict:
+    """CSV or TSV files of image path and caption, as open_clip reads them."""
+    c = indexed_source()
+    c.image_column = "filepath"
+    c.caption_column = "title"  # several by comma: the first that gives a caption
+    c.separator = "\t"
+    c.root = ""  # where relative paths start; empty: the folder of the file
+    return c
+
+
+def folder_source() -> ConfigDict:
+    """Images beside a file of captions; `shards` names that file (COCO's JSON, a list, a text)."""
+    c = indexed_source()
+    c.root = ""  # folder of the images; empty: that of the file
+    c.splits = ()  # only images whose record has one of these as "split"; empty: all
+    return c
+
+
+def labelled_source() -> ConfigDict:
+    """Zips of CLASS/IMAGE.jpg; the caption is a template with the name of the class."""
+    c = indexed_source()
+    c.template = "a photo of a {}."
+    c.class_names = ""  # JSON with parallel lists "folders" and "classnames"; empty: folder names
+    return c
+
+
+def labelled_folder_source() -> ConfigDict:
+    """Folders CLASS/IMAGE.jpg; `shards` names a JSON beside them: "folders" and "classnames"."""
+    c = indexed_source()
+    c.template = "a photo of a {}."
+    return c
+
+
+def tfds_source() -> ConfigDict:
+    """A data set that TensorFlow Datasets has prepared as ArrayRecord."""
+    c = ConfigDict()
+    c.name = ""  # such as "coco_captions" or "coco_captions/2014:1.1.0"
+    c.split = "train"
+    c.data_dir = ""  # empty: TFDS's own default
+    c.image_key = "image"  # of the examples
+    c.caption_key = "caption"  # of the examples; "captions/text" leads into nested features
+    c.captions = "expand"  # expand: each caption makes an example | sample: one drawn each epoch
+    return c
+
+
+def mixture_part(source: str, spec: ConfigDict, *, weight: float) -> ConfigDict:
+    """A part of `data.mixture`: any source, and its share of the examples drawn."""
+    return ConfigDict({"source": source, source: spec, "weight": weight})
 
 
 def retrieval_set(source: str, spec: ConfigDict) -> ConfigDict:
@@ -78,24 +153,61 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     # --- data -----------------------------------------------------------------------------------
     c.data = ConfigDict()
-    c.data.source = "synthetic"  # synthetic | tar: which of the blocks below is read
+    # synthetic | tar | array_record | parquet | table | folder | labelled | labelled_folder |
+    # tfds | mixture
+    c.data.source = "synthetic"  # which of the blocks below is read
     c.data.synthetic = synthetic_source()
     c.data.tar = tar_source()
+    c.data.array_record = array_record_source()
+    c.data.parquet = parquet_source()
+    c.data.table = table_source()
+    c.data.folder = folder_source()
+    c.data.labelled = labelled_source()
+    c.data.labelled_folder = labelled_folder_source()
+    c.data.tfds = tfds_source()
+    c.data.mixture = ConfigDict()  # name -> mixture_part(...); drawn by weight
     c.data.plant_mismatch = 0.0  # share of examples whose captions are permuted, to measure noise
+    c.data.keep_column = ""  # folder of a column version, such as runs/a/columns/noise_prob/0001
+    c.data.keep_range = (0.0, 0.5)  # train only on examples whose value there is in [low, high)
+    c.data.replacement = False  # True: draw every example from all, instead of epoch by epoch
+    c.data.max_bad_fraction = 0.05  # the run stops when more of 10,000 examples cannot be read
+    c.data.max_pixels = 64_000_000  # larger images are not decoded, and count as bad
     c.data.image_size = 32  # pixels of the square the image tower sees
     c.data.resize = "center_crop"  # center_crop | squash: how an image becomes that square
     c.data.crop_scale = (1.0, 1.0)  # share of the area a random crop keeps; (1, 1): no crop
+    c.data.crop_ratio = (0.75, 1.3333333)  # width / height of a random crop
     c.data.flip = False  # mirror half of the images in training; wrong where captions say left
+    c.data.mask_rate = 0.15  # share of tokens to guess, for methods with masked language modelling
+    c.data.mask_whole_words = False  # mask words rather than tokens
     c.data.cache = "none"  # none | memory: keep decoded images in the trainer's memory
     c.data.cache_bytes = 4_000_000_000  # bound of their pixels in each process
     c.data.workers = 0  # Grain worker processes on each host; 0: threads of the trainer
     c.data.threads = 2  # threads that make batches, in the trainer or in each worker
     c.data.prefetch = 4  # batches made ahead
 
+    c.data.augment = ConfigDict()  # in training, after the crop
+    c.data.augment.color_jitter = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue
+    c.data.augment.color_jitter_prob = 0.8
+    c.data.augment.grayscale_prob = 0.0
+    c.data.augment.blur_prob = 0.0  # Gaussian
+    c.data.augment.blur_sigma = (0.1, 2.0)  # pixels
+    c.data.augment.policy = "none"  # none | randaugment | randaugment_albef | autoaugment
+    c.data.augment.randaugment_ops = 2  # operations an image
+    c.data.augment.randaugment_magnitude = 5  # 0 to 10
+
+    c.data.storage = ConfigDict()  # files at gs://, s3://, https:// ...
+    c.data.storage.cache_dir = ""  # local folder for blocks that were read; empty: no cache
+    # Examples are read in shuffled order and blocks are 4 MiB: unless the data set fits into the
+    # cache, whole blocks are fetched for the sake of one example.
+    c.data.storage.cache_bytes = 0  # bound of that folder; 0: none
+    c.data.storage.attempts = 5  # readings of a block before it counts as unreadable
+
     c.tokenizer = ConfigDict()
-    c.tokenizer.model = ""  # SentencePiece file; empty: trained from the run's captions
-    c.tokenizer.vocab_size = 8000  # at most; shrinks to what the captions support
+    c.tokenizer.name = "sentencepiece"  # sentencepiece | clip | bert: kind of vocabulary
+    c.tokenizer.model = ""  # file or folder of the vocabulary; empty: trained (sentencepiece)
+    c.tokenizer.vocab_size = 8000  # of a trained one; shrinks to what the captions support
     c.tokenizer.max_sentences = 1_000_000  # captions it is trained on
+    c.tokenizer.lower_case = True  # bert: an uncased vocabulary; False: a cased one
     c.tokenizer.context_length = 32  # tokens with [bos] and [eos]; longer captions are cut
 
     # --- model ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from nlip_jax import phases
-from nlip_jax.errors import RunError
+from nlip_jax.errors import RunError, UsageError
 from nlip_jax.files import write_atomically
 
 
@@ -30,10 +30,13 @@ class ColumnVersion:
     Attributes:
       directory: where it lies.
       key: identifies the computation (parameters, data, code); others' fragments are not reused.
+      made_for: what the ids of its values mean, as plain data (the fields of a source's
+        `Numbering`); recorded for those who use the column elsewhere.
     """
 
     directory: Path
     key: str
+    made_for: dict[str, Any] | None = None
 
     @property
     def is_done(self) -> bool:
@@ -96,11 +99,19 @@ class ColumnVersion:
             os.fsync(file.fileno())
         temporary.replace(path)
 
-    def merge(self, *, num_examples: int, meta: dict[str, Any] | None = None) -> None:
+    def merge(
+        self,
+        *,
+        num_examples: int,
+        present: Callable[[int, int], np.ndarray],
+        meta: dict[str, Any] | None = None,
+    ) -> None:
         """Turns the fragments of all processes into dense parts and marks the version valid.
 
         Args:
-          num_examples: n; every id in [0, n) must have come exactly once.
+          num_examples: n, number of ids.
+          present: (start, stop) -> `[stop - start]` bool, the ids that must have come exactly
+            once; the others get NaN, or 0 where the values are no floats.
           meta: plain data to keep beside the values.
 
         Raises:
@@ -113,13 +124,16 @@ class ColumnVersion:
         for ids, values in self.fragments():
             mine = (ids >= start) & (ids < stop)
             if dense is None:
-                dense = np.zeros((stop - start, *values.shape[1:]), values.dtype)
+                nothing = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+                dense = np.full((stop - start, *values.shape[1:]), nothing, values.dtype)
             dense[ids[mine] - start] = values[mine]
             np.add.at(seen, ids[mine] - start, 1)
-        if not (seen == 1).all():
+        expected = present(start, stop)
+        if not (seen == expected).all():
             raise RunError(
-                f"the pass that fills {self.directory} gave {int((seen == 0).sum())} examples no "
-                f"value and {int((seen > 1).sum())} more than one; remove the folder and run again"
+                f"the pass that fills {self.directory} gave {int((seen < expected).sum())} "
+                f"examples no value and {int((seen > expected).sum())} one too many; remove the "
+                "folder and run again"
             )
         self.write_dense(dense, meta=meta)
 
@@ -139,12 +153,40 @@ class ColumnVersion:
             for stale in self.directory.glob("part-*.npy"):
                 if not stale.stem.endswith(f"-of-{jax.process_count():05d}"):
                     stale.unlink()
-            done = {"key": self.key, "meta": meta or {}}
+            done = {"key": self.key, "made_for": self.made_for, "meta": meta or {}}
             write_atomically(self.directory / "DONE", json.dumps(done).encode())
             for fragment in self.directory.glob("fragment-*"):
                 fragment.unlink()
         _barrier(f"done {self.directory}")
         phases.enter("column_after_done", column=self.directory.parent.name)
+
+
+def read_column(directory: Path, *, numberings: Iterable[dict[str, Any]]) -> np.ndarray:
+    """The values of a finished column that another run made, perhaps before shards were added.
+
+    Args:
+      directory: of one version, such as runs/first/columns/noise_prob/0001.
+      numberings: of the data in use, as `made_for` has them: what ids mean now and meant before
+        shards were appended.
+
+    Returns:
+      `[m]` values of the first m examples.
+
+    Raises:
+      UsageError: no finished column lies there, or one of other data.
+    """
+    try:
+        done = json.loads((directory / "DONE").read_text())
+    except (OSError, ValueError) as error:
+        found = sorted(path.parent for path in directory.glob("**/DONE"))
+        hint = f"; there is {found[-1]}" if found else ""
+        raise UsageError(f"{directory} holds no finished column{hint}") from error
+    if done.get("made_for") not in tuple(numberings):
+        raise UsageError(
+            f"the column {directory} was made for other data ({done.get('made_for')}), where the "
+            "same ids mean other examples: make it anew for this data"
+        )
+    return ColumnVersion(directory=directory, key=done["key"]).read()
 
 
 def _own_range(num_examples: int) -> tuple[int, int]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nlip_jax import columns, phases
-from nlip_jax.columns import ColumnVersion
-from nlip_jax.errors import RunError
+from nlip_jax.columns import ColumnVersion, read_column
+from nlip_jax.errors import RunError, UsageError
 
 
 @pytest.fixture
@@ -23,6 +23,10 @@ def fill(column: ColumnVersion, ids: np.ndarray, *, parts: int = 3) -> None:
         column.append(i, ids=some, values=(some**2).astype(np.float32))
 
 
+def every_id(start: int, stop: int) -> np.ndarray:
+    return np.ones(stop - start, bool)
+
+
 @pytest.fixture
 def shuffled() -> np.ndarray:
     return np.random.default_rng(0).permutation(20)
@@ -31,7 +35,7 @@ def shuffled() -> np.ndarray:
 def test_fragments_in_any_order_become_a_dense_column(column, shuffled):
     fill(column, shuffled)
     assert column.num_own_fragments() == 3 and not column.is_done
-    column.merge(num_examples=20, meta={"what": "squares"})
+    column.merge(num_examples=20, present=every_id, meta={"what": "squares"})
     values = column.read()
     assert values.dtype == np.float32 and isinstance(values, np.memmap)
     np.testing.assert_array_equal(values, np.arange(20) ** 2)
@@ -45,33 +49,33 @@ def test_fragments_in_any_order_become_a_dense_column(column, shuffled):
 
 def test_values_may_be_rows(column):
     column.append(0, ids=np.array([2, 0, 1]), values=np.eye(3, 4, dtype=np.int32))
-    column.merge(num_examples=3)
+    column.merge(num_examples=3, present=every_id)
     np.testing.assert_array_equal(column.read(), np.eye(3, 4, dtype=np.int32)[[1, 2, 0]])
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda ids: ids[:-2], "2 examples no value and 0 more than one"),
-        (lambda ids: np.append(ids, ids[:1]), "0 examples no value and 1 more than one"),
-        (lambda ids: np.append(ids[:-1], ids[:1]), "1 examples no value and 1 more than one"),
+        (lambda ids: ids[:-2], "2 examples no value and 0 one too many"),
+        (lambda ids: np.append(ids, ids[:1]), "0 examples no value and 1 one too many"),
+        (lambda ids: np.append(ids[:-1], ids[:1]), "1 examples no value and 1 one too many"),
     ],
 )
 def test_ids_that_are_missing_or_come_twice(column, shuffled, change, words):
     fill(column, change(shuffled))
     with pytest.raises(RunError, match=words):
-        column.merge(num_examples=20)
+        column.merge(num_examples=20, present=every_id)
     assert not column.is_done
 
 
 def test_no_fragment_at_all(column):
     with pytest.raises(RunError, match="20 examples no value"):
-        column.merge(num_examples=20)
+        column.merge(num_examples=20, present=every_id)
 
 
 def test_another_key_is_another_computation(column, shuffled):
     fill(column, shuffled)
-    column.merge(num_examples=20)
+    column.merge(num_examples=20, present=every_id)
     other = ColumnVersion(directory=column.directory, key="other")
     assert column.is_done and not other.is_done
     other.prepare()
@@ -107,7 +111,7 @@ def test_half_written_files_are_not_read(column, shuffled):
     (column.directory / "part-00000-of-00001.npy.tmp").write_bytes(b"half a par")
     (column.directory / "DONE.123.tmp").write_bytes(b'{"key": "ke')
     assert column.num_own_fragments() == 3 and not column.is_done
-    column.merge(num_examples=20)
+    column.merge(num_examples=20, present=every_id)
     np.testing.assert_array_equal(column.read(), np.arange(20) ** 2)
 
 
@@ -159,12 +163,12 @@ def test_killed_while_merging(column, shuffled, killed_at, is_done, monkeypatch)
     fill(column, shuffled)
     monkeypatch.setattr(phases, "enter", enter)
     with pytest.raises(Killed):
-        column.merge(num_examples=20)
+        column.merge(num_examples=20, present=every_id)
     monkeypatch.undo()
     assert column.is_done == is_done
     if not is_done:
         column.prepare()
-        column.merge(num_examples=20)
+        column.merge(num_examples=20, present=every_id)
     np.testing.assert_array_equal(column.read(), np.arange(20) ** 2)
 
 
@@ -175,7 +179,7 @@ def test_done_is_the_last_file_written(column, shuffled, monkeypatch):
     monkeypatch.setattr(
         phases, "enter", lambda name, **_: seen.append((name, _names(column), column.is_done))
     )
-    column.merge(num_examples=20)
+    column.merge(num_examples=20, present=every_id)
     fragments = {f"fragment-00000-{i:08d}.npz" for i in range(3)}
     part = {"part-00000-of-00001.npy"}
     assert seen == [
@@ -188,3 +192,45 @@ def test_done_is_the_last_file_written(column, shuffled, monkeypatch):
 
 def _names(column: ColumnVersion) -> set[str]:
     return {path.name for path in column.directory.iterdir()}
+
+
+# --- examples that take no part, and other runs ---------------------------------------------------
+def test_ids_that_are_not_expected_have_no_number(column, shuffled):
+    def even(start, stop):
+        return np.arange(start, stop) % 2 == 0
+
+    fill(column, shuffled[shuffled % 2 == 0])
+    column.merge(num_examples=20, present=even)
+    values = column.read()
+    np.testing.assert_array_equal(values[::2], np.arange(0, 20, 2) ** 2)
+    assert np.isnan(values[1::2]).all()
+
+
+def test_an_id_that_was_not_expected(column, shuffled):
+    fill(column, shuffled)
+    with pytest.raises(RunError, match="0 examples no value and 20 one too many"):
+        column.merge(num_examples=20, present=lambda start, stop: ~every_id(start, stop))
+
+
+OLD, NEW = {"length": 20, "fingerprint": "a"}, {"length": 30, "fingerprint": "b"}
+
+
+def test_a_column_fits_data_that_extend_those_it_was_made_for(tmp_path, shuffled):
+    made = ColumnVersion(directory=tmp_path / "noise_prob" / "0001", key="key", made_for=OLD)
+    made.prepare()
+    fill(made, shuffled)
+    made.merge(num_examples=20, present=every_id)
+    values = read_column(made.directory, numberings=[OLD, NEW])
+    np.testing.assert_array_equal(values, np.arange(20) ** 2)
+    for others in ([NEW], [], [OLD | {"length": 19}]):
+        with pytest.raises(UsageError, match="made for other data"):
+            read_column(made.directory, numberings=others)
+
+
+def test_no_column_of_another_run(tmp_path, column, shuffled):
+    with pytest.raises(UsageError, match="no finished column"):
+        read_column(tmp_path / "nowhere", numberings=[OLD])
+    fill(column, shuffled)
+    column.merge(num_examples=20, present=every_id)
+    with pytest.raises(UsageError, match=f"there is {column.directory}"):
+        read_column(tmp_path / "columns", numberings=[OLD])

@@ -223,7 +223,7 @@ def test_runtime_fields():
     patterns = base.RUNTIME
     for name in (
         "mesh.fsdp",
-        "data.cache",
+        "data.storage.cache_dir",
         "data.workers",
         "evaluators.zero_shot.scenes.ensemble",
         "evaluators",  # emptied

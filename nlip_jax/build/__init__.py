@@ -6,22 +6,26 @@ reaches a user's own function with the signature of the functions in `METHODS`.
 
 from nlip_jax.build.data import (
     data_fingerprint,
+    make_draw,
     make_reading,
     make_transform,
-    open_tokenizer,
-    open_training_source,
 )
 from nlip_jax.build.durations import make_clock, make_learning_rate, make_plan, make_tx, may_grow
 from nlip_jax.build.evaluation import make_evaluators, make_towers
 from nlip_jax.build.model import make_mesh, make_method, make_model
 from nlip_jax.build.names import lookup
+from nlip_jax.build.sources import indexed_sets, open_training_source
+from nlip_jax.build.text import make_mask, open_tokenizer
 
 __all__ = [
     "data_fingerprint",
+    "indexed_sets",
     "lookup",
     "make_clock",
+    "make_draw",
     "make_evaluators",
     "make_learning_rate",
+    "make_mask",
     "make_mesh",
     "make_method",
     "make_model",

@@ -1,89 +1,65 @@
-"""Data sets, transforms and tokenizers of a config."""
+"""How the examples of a config are drawn, transformed and read."""
 
+import dataclasses
 import hashlib
-import json
+import itertools
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nlip_jax.build.names import lookup
-from nlip_jax.data.index import Index, build_index
-from nlip_jax.data.loading import RESIZE, ImageTransform
+from nlip_jax.columns import read_column
+from nlip_jax.data.images.transform import ImageTransform
+from nlip_jax.data.members import Bitmap, Keep, Members, Ranges
+from nlip_jax.data.order import Draw, Epochs, Mixed, WithReplacement
 from nlip_jax.data.pipeline import Reading
-from nlip_jax.data.planted import FirstImages, PlantedMismatch
-from nlip_jax.data.shards import expand_shards
 from nlip_jax.data.source import Source
-from nlip_jax.data.synthetic import SyntheticScenes
-from nlip_jax.data.tar_source import TarSource
-from nlip_jax.data.tokenizer import Tokenizer, train_tokenizer
+from nlip_jax.data.sources.mixture import Mixture
+from nlip_jax.data.text.tokenizer import Tokenizer
 from nlip_jax.errors import UsageError
-from nlip_jax.files import write_atomically
-from nlip_jax.sharding import on_leader
 
 
-def _synthetic(spec: ConfigDict, *, index: Path) -> Source:
-    del index
-    return SyntheticScenes(**spec)
-
-
-def _tar(spec: ConfigDict, *, index: Path) -> Source:
-    if not spec.shards:
+def make_draw(config: ConfigDict, *, source: Source) -> Draw:
+    """Which examples of the data take part, and how they are drawn."""
+    members: Members = Ranges(len(source), source.holes)
+    if config.data.keep_column:
+        low, high = config.data.keep_range
+        column = Path(config.data.keep_column).expanduser()
+        numberings = [dataclasses.asdict(numbering) for numbering in source.numberings]
+        values = read_column(column, numberings=numberings)
+        keep = Keep(name=str(column), values=values, low=low, high=high)
+        members = Bitmap.of(members, keep)
+    if config.data.source != "mixture":
+        return (WithReplacement if config.data.replacement else Epochs)(members)
+    if config.data.replacement:
         raise UsageError(
-            "tar.shards is empty: name the shards, such as "
-            "--config.data.tar.shards='data/train/*.tar'"
+            "config.data.replacement=True and config.data.source='mixture': a mixture has epochs "
+            "of its own; set replacement to False"
         )
-    directory = Path(spec.index).expanduser() if spec.index else index
-    shards = expand_shards(spec.shards)
-
-    def index_once() -> None:  # asked on the leader alone, so that all processes agree
-        if not directory.exists():
-            build_index(shards, spec.caption_key, directory)
-
-    if not spec.index:
-        on_leader(index_once)
-    opened = Index.open(directory)
-    opened.check(shards=shards, caption_key=spec.caption_key)
-    source = TarSource(opened, captions=spec.captions, seed=0)
-    return FirstImages(source, spec.num_images) if spec.num_images else source
-
-
-SOURCES = {"synthetic": _synthetic, "tar": _tar}
-
-
-def index_folder(workdir: Path, name: str) -> Path:
-    """Where the index of a data set goes whose place the config does not name."""
-    return workdir / "index" / name
-
-
-def open_source(spec: ConfigDict, *, field: str, index: Path) -> Source:
-    """Opens a data set.
-
-    Args:
-      spec: has `source`, a key of `SOURCES`, and the block of that name.
-      field: dotted name of the spec in the config.
-      index: where an index goes whose place the config does not name.
-    """
-    make = lookup(spec.source, SOURCES, field=f"{field}.source")
-    if spec.source not in spec:
-        raise UsageError(f"config.{field}.source={spec.source!r} needs a block of that name")
-    return make(spec[spec.source], index=index)
-
-
-def open_training_source(config: ConfigDict, workdir: Path) -> Source:
-    """The examples of the run, with planted noise if asked for."""
-    source = open_source(config.data, field="data", index=index_folder(workdir, "data"))
-    if config.data.plant_mismatch:
-        source = PlantedMismatch(source, config.data.plant_mismatch, config.seed)
-    return source
+    mixture = source
+    while not isinstance(mixture, Mixture):  # what was planted lies around it
+        mixture = mixture.source
+    bounds = (0, *itertools.accumulate(mixture.part_sizes))
+    return Mixed(members, bounds=bounds, weights=mixture.weights)
 
 
 def make_transform(config: ConfigDict) -> ImageTransform:
     """How images become squares."""
+    data, augment = config.data, config.data.augment
     return ImageTransform(
-        size=config.data.image_size,
-        resize=lookup(config.data.resize, RESIZE, field="data.resize"),
-        crop_scale=tuple(config.data.crop_scale),
-        flip=config.data.flip,
+        size=data.image_size,
+        resize=data.resize,
+        max_pixels=data.max_pixels,
+        crop_scale=tuple(data.crop_scale),
+        crop_ratio=tuple(data.crop_ratio),
+        flip=data.flip,
+        color_jitter=tuple(augment.color_jitter),
+        color_jitter_prob=augment.color_jitter_prob,
+        grayscale_prob=augment.grayscale_prob,
+        blur_prob=augment.blur_prob,
+        blur_sigma=tuple(augment.blur_sigma),
+        policy=augment.policy,
+        randaugment_ops=augment.randaugment_ops,
+        randaugment_magnitude=augment.randaugment_magnitude,
         seed=config.seed,
     )
 
@@ -102,50 +78,13 @@ def make_reading(config: ConfigDict) -> Reading:
     )
 
 
-def open_tokenizer(config: ConfigDict, *, source: Source, workdir: Path) -> Tokenizer:
-    """The tokenizer of the config, or one trained from the captions and kept in the workdir.
-
-    Raises:
-      UsageError: the file cannot be used, or a run began here with other captions.
-    """
-    length = config.tokenizer.context_length
-    if config.tokenizer.model:
-        return Tokenizer(config.tokenizer.model, context_length=length)
-    path, marker = workdir / "tokenizer.model", workdir / "tokenizer.json"
-    made_from = {
-        "captions": source.fingerprint,
-        "vocab_size": config.tokenizer.vocab_size,
-        "max_sentences": config.tokenizer.max_sentences,
-    }
-
-    def train() -> None:
-        if path.exists() and marker.exists() and json.loads(marker.read_text()) == made_from:
-            return
-        if (workdir / "data.json").exists():
-            raise UsageError(
-                f"the captions changed since the run in {workdir} began, and its {path.name} was "
-                "made from the old ones; bring the data back or choose another --workdir"
-            )
-        train_tokenizer(
-            (source.caption(i) for i in sampled_ids(len(source), config)),
-            path=path,
-            vocab_size=config.tokenizer.vocab_size,
-            max_sentences=config.tokenizer.max_sentences,
-        )
-        write_atomically(marker, json.dumps(made_from).encode())
-
-    on_leader(train)
-    return Tokenizer(path, context_length=length)
-
-
-def sampled_ids(num_examples: int, config: ConfigDict) -> range:
-    """Evenly spaced examples whose captions train the tokenizer."""
-    return range(0, num_examples, max(1, num_examples // config.tokenizer.max_sentences))
-
-
-def data_fingerprint(*, source: Source, tokenizer: Tokenizer) -> str:
+def data_fingerprint(
+    config: ConfigDict, *, source: Source, draw: Draw, tokenizer: Tokenizer
+) -> str:
     """Changes whenever the rows of a batch would."""
     text = f"{source.fingerprint} {tokenizer.fingerprint} {tokenizer.context_length}"
+    if config.data.keep_column:
+        low, high = config.data.keep_range
+        done = Path(config.data.keep_column).expanduser() / "DONE"
+        text += f" {len(draw)} {low} {high} {done.read_text()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-

@@ -1,16 +1,19 @@
 """Evaluators of a config."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from nlip_jax.build.data import index_folder, open_source
 from nlip_jax.build.model import similarity
 from nlip_jax.build.names import lookup
-from nlip_jax.data.loading import ImageTransform
+from nlip_jax.build.sources import make_storage, open_source
+from nlip_jax.data.images.transform import ImageTransform
+from nlip_jax.data.source import Source
 from nlip_jax.data.synthetic import ClassScenes
-from nlip_jax.data.tokenizer import Tokenizer
+from nlip_jax.data.text.tokenizer import Tokenizer
 from nlip_jax.errors import UsageError
 from nlip_jax.evaluators.base import Towers
 from nlip_jax.evaluators.retrieval import Retrieval
@@ -33,8 +36,10 @@ def _class_scenes(spec: ConfigDict) -> dict[str, Any]:
 LABELLED_SETS = {"class_scenes": _class_scenes}
 
 
-def _zero_shot(spec: ConfigDict, *, field: str, index: Path, similarity: str) -> ZeroShot:
-    del index
+def _zero_shot(
+    spec: ConfigDict, *, field: str, open_set: Callable[[], Source], similarity: str
+) -> ZeroShot:
+    del open_set
     make = lookup(spec.source, LABELLED_SETS, field=f"{field}.source")
     if spec.ensemble == "embeddings" and similarity != "dot":
         raise UsageError(
@@ -44,9 +49,17 @@ def _zero_shot(spec: ConfigDict, *, field: str, index: Path, similarity: str) ->
     return ZeroShot(**make(spec[spec.source]), ensemble=spec.ensemble)
 
 
-def _retrieval(spec: ConfigDict, *, field: str, index: Path, similarity: str) -> Retrieval:
-    del similarity
-    return Retrieval(source=open_source(spec, field=field, index=index))
+def _retrieval(
+    spec: ConfigDict, *, field: str, open_set: Callable[[], Source], similarity: str
+) -> Retrieval:
+    del spec, similarity
+    source = open_set()
+    if len(source.holes):
+        raise UsageError(
+            f"config.{field}: {len(source.holes)} shards were removed from this set after it was "
+            "indexed; an evaluation set is used whole: index it anew in another folder"
+        )
+    return Retrieval(source=source)
 
 
 EVALUATORS = {"zero_shot": _zero_shot, "retrieval": _retrieval}
@@ -62,7 +75,14 @@ def make_evaluators(config: ConfigDict, workdir: Path) -> dict[str, ZeroShot | R
             evaluators[f"{kind}/{name}"] = make(
                 spec,
                 field=f"evaluators.{kind}.{name}",
-                index=index_folder(workdir, f"{kind}-{name}"),
+                open_set=functools.partial(
+                    open_source,
+                    spec,
+                    field=f"evaluators.{kind}.{name}",
+                    workdir=workdir,
+                    name=f"{kind}-{name}",
+                    storage=make_storage(config),
+                ),
                 similarity=config.loss.similarity,
             )
     return evaluators

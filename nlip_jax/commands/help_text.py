@@ -10,7 +10,15 @@ _FIELD = re.compile(r"\s+c\.([\w.]+) = (.+?)(?:  # (.*))?$")
 # Functions of configs/base.py -> where their fields stand in a config.
 _BLOCKS = {
     "synthetic_source": "data.synthetic.",
+    "indexed_source": "data.{tar|array_record|parquet|table|folder|labelled|...}.",
     "tar_source": "data.tar.",
+    "array_record_source": "data.array_record.",
+    "parquet_source": "data.parquet.",
+    "table_source": "data.table.",
+    "folder_source": "data.folder.",
+    "labelled_source": "data.labelled.",
+    "labelled_folder_source": "data.labelled_folder.",
+    "tfds_source": "data.tfds.",
     "class_scenes": "evaluators.zero_shot.SET.",
     "get_config": "",
 }

@@ -1,17 +1,17 @@
-"""`index`: scan the tar shards of a config once."""
+"""`index`: scan the shards of a config once, or look at those that are new."""
 
-from pathlib import Path
+import sys
 
-from ml_collections import ConfigDict
-
-from nlip_jax.build.data import index_folder
+from nlip_jax.build.sources import indexed_sets
 from nlip_jax.commands.ranges import check_numbers
 from nlip_jax.commands.table import COMMANDS
 from nlip_jax.commands.workdir import find_workdir
 from nlip_jax.config import parse_command_line
-from nlip_jax.data.index import build_index
-from nlip_jax.data.shards import expand_shards
+from nlip_jax.data.formats.base import COUNTS
+from nlip_jax.data.index.update import IndexUpdate, update_index
 from nlip_jax.errors import UsageError
+
+_SHOWN = 10  # names of one kind; more only say how many they are
 
 
 def main(argv: list[str]) -> int:
@@ -19,27 +19,50 @@ def main(argv: list[str]) -> int:
     config, values = parse_command_line(argv, command="index", extra_flags=COMMANDS["index"].flags)
     workdir = find_workdir(values["workdir"], argv)
     check_numbers(config)
-    sets = tar_sets(config, workdir)
+    sets = indexed_sets(config, workdir)
     if not sets:
         raise UsageError(
-            f"config.data.source={config.data.source!r} and no evaluator reads tars: nothing to "
-            "index; set source=tar and tar.shards"
+            f"config.data.source={config.data.source!r} and no evaluator reads shards: nothing to "
+            "index; choose another source, such as tar"
         )
     for directory, spec in sets.items():
-        index = build_index(expand_shards(spec.shards), spec.caption_key, directory)
-        print(f"{directory}: {len(index.shards)} shards, fingerprint {index.fingerprint}")
-        for name, count in index.counts.items():
-            print(f"  {name}: {count:,}")
+        update = update_index(
+            spec.shards, spec.format, directory, storage=spec.storage, on_progress=_show_progress
+        )
+        print("\n".join(describe(update)))
     return 0
 
 
-def tar_sets(config: ConfigDict, workdir: Path) -> dict[Path, ConfigDict]:
-    """The tar blocks of the data and of every evaluator, by the folder of their index."""
-    specs = {"data": config.data}
-    for kind, named in config.evaluators.items():
-        specs |= {f"{kind}-{name}": spec for name, spec in named.items()}
-    tars = {n: spec.tar for n, spec in specs.items() if spec.source == "tar" and spec.tar.shards}
-    return {
-        Path(tar.index).expanduser() if tar.index else index_folder(workdir, name): tar
-        for name, tar in tars.items()
-    }
+def describe(update: IndexUpdate) -> list[str]:
+    """What an index holds and what an update did, a line each."""
+    index = update.index
+    live = [shard for shard in index.shards if not shard.removed]
+    num_gone = len(index.shards) - len(live)
+    lines = [
+        f"{index.directory}: {len(live):,} shards, fingerprint {index.fingerprint}",
+        *(f"  {name} {n:,}: {COUNTS[name]}" for name, n in index.counts.items() if n),
+    ]
+    if num_gone:
+        images = len(index.rows) - index.counts["images"]
+        lines.append(f"  holes {images:,}: images of {num_gone:,} shards that are gone")
+    for what, paths in (
+        ("added", update.added),
+        ("returned", update.returned),
+        ("removed", update.removed),
+        ("missing number", update.missing_numbers),
+    ):
+        lines += _list(what, list(paths))
+    lines += _list("unreadable", list(update.unreadable.values()))
+    lines += _list("left out", [f"{path}: {why}" for path, why in update.complaints.items()])
+    return lines
+
+
+def _list(what: str, items: list[str]) -> list[str]:
+    more = [f"  {what}: and {len(items) - _SHOWN:,} more"] if items[_SHOWN:] else []
+    return [f"  {what}: {item}" for item in items[:_SHOWN]] + more
+
+
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\rscanned {done:,} of {total:,} shards", end=end, file=sys.stderr, flush=True)

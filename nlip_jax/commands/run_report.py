@@ -7,6 +7,7 @@ import numpy as np
 
 from nlip_jax import __version__
 from nlip_jax.commands.session import Session
+from nlip_jax.data.images.decode import to_pixels
 from nlip_jax.data.source import TRUTH
 from nlip_jax.evaluators.noise import calibration
 from nlip_jax.report import page
@@ -32,7 +33,7 @@ def write_report(run: Session, state: TrainState, *, results: dict[str, float]) 
         title=f"{run.config.method} on {run.config.data.source}",
         description=(
             f"{run.plan.total:,} steps of {run.config.batch_size} pairs out of "
-            f"{len(run.source):,}"
+            f"{len(run.draw):,}"
         ),
         results=results,
         config=run.config.to_dict(),
@@ -55,21 +56,22 @@ def noise_estimate(run: Session, version: int, state: TrainState) -> NoiseEstima
     column = run.column("noise_prob", version)
     losses, noise_prob = run.column("pair_loss", version).read(), column.read()
     mixture, truth = column.meta(), run.source.truth()
-    finite = losses[np.isfinite(losses)]
+    ids = np.flatnonzero(np.isfinite(losses))  # the others take no part or could not be read
+    finite, known = losses[ids], noise_prob[ids]
     counts, edges = np.histogram(finite, bins=_BINS)
-    prob_counts, prob_edges = np.histogram(noise_prob, bins=40, range=(0, 1))
+    prob_counts, prob_edges = np.histogram(known, bins=40, range=(0, 1))
     by_truth = table = None
     if truth is not None:
         by_truth = {
-            kind: np.histogram(losses[truth == code], bins=edges)[0]
+            kind: np.histogram(finite[truth[ids] == code], bins=edges)[0]
             for code, kind in enumerate(TRUTH)
-            if (truth == code).any()
+            if (truth[ids] == code).any()
         }
-        table = [CalibrationBin(*row) for row in calibration(noise_prob, truth != 0)]
+        table = [CalibrationBin(*row) for row in calibration(known, truth[ids] != 0)]
     most, least = [], []
     if version == int(state.episode):
         # Ranked by loss: many probabilities are equal at both ends.
-        order = np.argsort(losses, kind="stable")
+        order = ids[np.argsort(finite, kind="stable")]
         shown = run.config.nlip.num_shown
         most = [_pair(run, int(i), noise_prob, losses, truth) for i in order[::-1][:shown]]
         least = [_pair(run, int(i), noise_prob, losses, truth) for i in order[:shown]]
@@ -100,7 +102,7 @@ def _pair(
 ) -> Pair:
     return Pair(
         example_id=example_id,
-        image=run.source.image(run.source.image_id(example_id)),
+        image=to_pixels(run.source.picture(run.source.image_id(example_id))),
         caption=run.source.caption(example_id),
         noise_prob=float(noise_prob[example_id]),
         pair_loss=float(losses[example_id]),

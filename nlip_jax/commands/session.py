@@ -16,10 +16,13 @@ from nlip_jax.columns import ColumnVersion
 from nlip_jax.commands.ranges import check_numbers
 from nlip_jax.config import Clock
 from nlip_jax.data.cache import MemoryCache
-from nlip_jax.data.loading import ImageTransform, LoadPair
-from nlip_jax.data.order import Stream
+from nlip_jax.data.images.transform import ImageTransform
+from nlip_jax.data.loading import LoadPair
+from nlip_jax.data.members import Members
+from nlip_jax.data.order import Draw, Stream
+from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.data.source import Source
-from nlip_jax.data.tokenizer import Tokenizer
+from nlip_jax.data.text.tokenizer import Tokenizer
 from nlip_jax.errors import UsageError
 from nlip_jax.methods.base import Method
 from nlip_jax.train import stop
@@ -36,6 +39,7 @@ class Session:
     workdir: Path
     mesh: Mesh
     source: Source
+    draw: Draw
     tokenizer: Tokenizer
     transform: ImageTransform
     clock: Clock
@@ -50,23 +54,38 @@ class Session:
     @property
     def load(self) -> LoadPair:
         """Makes training rows."""
-        return LoadPair(source=self.source, tokenizer=self.tokenizer, transform=self.transform)
+        masks = "masked_tokens" in self.method.inputs
+        return dataclasses.replace(
+            self.load_plain,
+            transform=self.transform,
+            second_view="image_view" in self.method.inputs,
+            mask=build.make_mask(self.config, self.tokenizer) if masks else None,
+        )
 
     @property
     def load_plain(self) -> LoadPair:
-        """Makes rows without augmentation, for passes over the data set."""
-        return dataclasses.replace(self.load, transform=self.transform.without_augmentation())
+        """Makes rows of images and tokens without augmentation, for passes over the data set."""
+        return LoadPair(
+            source=self.source,
+            tokenizer=self.tokenizer,
+            transform=self.transform.without_augmentation(),
+        )
 
     @property
     def order(self) -> Stream:
         """Order of the training examples."""
         rows = sharding.local_rows(self.config.batch_size, self.mesh)
         return Stream(
-            num_examples=len(self.source),
+            draw=self.draw,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             rows=rows,
         )
+
+    @property
+    def members(self) -> Members:
+        """The examples that take part."""
+        return self.draw.members
 
     @property
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -74,11 +93,16 @@ class Session:
         b, size = self.config.batch_size, self.config.data.image_size
         length = self.config.tokenizer.context_length
         columns = {name: jax.ShapeDtypeStruct((b,), np.float32) for name in self.method.columns}
-        return {
-            "image": jax.ShapeDtypeStruct((b, size, size, 3), np.uint8),
-            "tokens": jax.ShapeDtypeStruct((b, length), np.int32),
-            **columns,
+        image = jax.ShapeDtypeStruct((b, size, size, 3), np.uint8)
+        tokens = jax.ShapeDtypeStruct((b, length), np.int32)
+        inputs = {
+            "image_view": {"image_view": image},
+            "masked_tokens": {"masked_tokens": tokens, "mask_labels": tokens},
         }
+        batch = {"image": image, "tokens": tokens, **columns}
+        for name in self.method.inputs:
+            batch |= inputs[name]
+        return batch
 
     @property
     def factory(self) -> StateFactory:
@@ -94,7 +118,22 @@ class Session:
 
     def column(self, name: str, version: int, *, key: str = "") -> ColumnVersion:
         """A version of a column of this run."""
-        return ColumnVersion(directory=self.workdir / "columns" / name / f"{version:04d}", key=key)
+        return ColumnVersion(
+            directory=self.workdir / "columns" / name / f"{version:04d}",
+            key=key,
+            made_for=dataclasses.asdict(self.source.numberings[-1]),
+        )
+
+    def quarantine(self, counts: dict[str, int]) -> Quarantine:
+        """Takes down what this process cannot read; `counts` are those of the run so far."""
+        process = jax.process_index()
+        name = f"quarantine-{process:05d}.jsonl" if process else "quarantine.jsonl"
+        return Quarantine(
+            self.workdir / name,
+            source=self.source,
+            max_bad_fraction=self.config.data.max_bad_fraction,
+            counts=counts if process == 0 else None,
+        )
 
 
 def start_processes() -> None:
@@ -132,21 +171,24 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     transform = build.make_transform(config)
     evaluators = build.make_evaluators(config, workdir)
     source = build.open_training_source(config, workdir)
-    clock = build.make_clock(config, num_examples=len(source))
+    draw = build.make_draw(config, source=source)
+    clock = build.make_clock(config, num_examples=len(draw))
     schedule = build.make_learning_rate(config, clock=clock)
     tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)
     model = build.make_model(config, vocab_size=tokenizer.vocab_size)
     method = build.make_method(config, model=model, mesh=mesh, clock=clock)
     if method.columns and source.draws_captions:
         raise UsageError(
-            "config.data.tar.captions='sample' gives a pair another caption each epoch, so it has "
-            f"no lasting noise probability; method={config.method} needs captions='expand'"
+            f"config.data.{config.data.source}.captions='sample' gives a pair another caption each "
+            f"epoch, so it has no lasting noise probability; method={config.method} needs "
+            "captions='expand'"
         )
     return Session(
         config=config,
         workdir=workdir,
         mesh=mesh,
         source=source,
+        draw=draw,
         tokenizer=tokenizer,
         transform=transform,
         clock=clock,
@@ -156,7 +198,9 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
         tx=build.make_tx(config, schedule=schedule),
         mapper=Mapper(mesh=mesh, reading=reading),
         evaluators=evaluators,
-        fingerprint=build.data_fingerprint(source=source, tokenizer=tokenizer),
+        fingerprint=build.data_fingerprint(
+            config, source=source, draw=draw, tokenizer=tokenizer
+        ),
     )
 
 
@@ -165,7 +209,8 @@ def with_cache(session: Session) -> Session:
     if session.config.data.cache != "memory":
         return session
     phases.enter("fill_cache")
-    cache = MemoryCache(session.source, max_bytes=session.config.data.cache_bytes)
+    data = session.config.data
+    cache = MemoryCache(session.source, data.cache_bytes, max_pixels=data.max_pixels)
 
     def on_progress(done: int, total: int) -> None:
         stop.check()

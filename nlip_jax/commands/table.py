@@ -26,12 +26,40 @@ COMMANDS = {
     "train": Command(
         "pretrain, evaluate and report; run it again to go on with a stopped run", _WORKDIR
     ),
-    "index": Command("scan tar shards once, so that any example can be read at random", _WORKDIR),
-    "tokenizer": Command("train the SentencePiece vocabulary of a run from its captions", _WORKDIR),
+    "index": Command(
+        "scan shards once, so that any example can be read at random; again after adding some",
+        _WORKDIR,
+    ),
+    "prepare": Command(
+        "copy the data into ArrayRecord shards, filtered by ALIGN's rules; again to go on",
+        {
+            **_WORKDIR,
+            "output": "folder for the shards",
+            "examples_per_shard": "about so many (10000)",
+            "num_shards": "instead of that: how many shards",
+            "max_side": "shrink images with a longer side, in pixels, to JPEGs of quality 90",
+            "rules": "align, or NAME=LIMIT or NAME=off, with commas between them: min_side, "
+            "max_aspect, max_texts, max_images, min_words, max_words, top_tokens, "
+            "min_token_count, language (package.module:function); default: none",
+            "workers": "processes (one for each core); 0: this one",
+        },
+    ),
+    "tokenizer": Command(
+        "train or open the vocabulary of a run, and show what it makes of the captions", _WORKDIR
+    ),
+    "doctor": Command(
+        "read a sample of the data as training would, and say what was found",
+        {
+            **_WORKDIR,
+            "sample": "examples to read (512)",
+            "rate": "examples a second that the devices take; default: as the run in the workdir",
+            "json": "also write the numbers to this file",
+        },
+    ),
     "benchmark": Command(
         "measure on this machine; prints a table",
         {"json": "also write the numbers to this file"},
-        choices=("step", "mixture"),
+        choices=("step", "mixture", "data"),
         takes_config=False,
     ),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from nlip_jax import __version__, build, phases
@@ -21,13 +22,14 @@ from nlip_jax.commands.run_report import write_report
 from nlip_jax.commands.session import Session
 from nlip_jax.commands.table import COMMANDS
 from nlip_jax.config import Clock, parse_command_line, to_json
+from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.evaluators.noise import evaluate_noise
 from nlip_jax.files import write_atomically
 from nlip_jax.methods.base import Episode
 from nlip_jax.report.table import format_results
 from nlip_jax.sharding import on_leader
 from nlip_jax.train import stop
-from nlip_jax.train.loop import Trainer, train
+from nlip_jax.train.loop import Trainer, failures, train
 from nlip_jax.train.metrics import MetricsLog
 from nlip_jax.train.state import fingerprint
 from nlip_jax.train.step import compile_step, train_step
@@ -73,7 +75,7 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
     run = sessions.open_session(config, workdir)
     description = {
         "fingerprint": run.fingerprint,
-        "num_examples": len(run.source),
+        "num_examples": len(run.draw),
         "vocab_size": run.tokenizer.vocab_size,
     }
     on_leader(lambda: workdirs.check_data(workdir, description))
@@ -96,10 +98,12 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
     )
     abstract = run.factory.abstract()
     compiled = compile_step(step, state=abstract, batch=run.batch, mesh=run.mesh)
+    counts = {}  # of failures, by kind
     if latest is None:
         state = run.factory.create()
     else:
-        state = checkpointer.restore(latest, abstract=abstract).state
+        restored = checkpointer.restore(latest, abstract=abstract)
+        state, counts = restored.state, restored.meta["failed_examples"]
         if leader:
             print(f"going on from step {latest}", file=sys.stderr)
     log = (
@@ -109,6 +113,7 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
     )
 
     # --- Train ------------------------------------------------------------------------------------
+    quarantine = run.quarantine(counts)
     trainer = Trainer(
         method=run.method,
         step=compiled,
@@ -116,11 +121,12 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
         order=run.order,
         load=run.load,
         reading=run.mapper.reading,
+        quarantine=quarantine,
         columns=functools.partial(open_columns, run),
         plan=run.plan,
         checkpointer=checkpointer,
-        meta=functools.partial(checkpoint_meta, run),
-        episode=functools.partial(make_episode, run),
+        meta=functools.partial(checkpoint_meta, run, quarantine),
+        episode=functools.partial(make_episode, run, quarantine),
         evaluate=lambda state, step: evaluate(run, state, prefix="eval/"),
         log=log,
     )
@@ -138,6 +144,7 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
 
     # --- Report -----------------------------------------------------------------------------------
     results |= {
+        "data/failed_examples": failures(quarantine).total(),
         "step": run.plan.total,
         "time/last_part_seconds": time.time() - begun,
     }
@@ -177,7 +184,7 @@ def announce(run: Session) -> None:
     shapes = jax.tree.leaves(run.factory.abstract().params)
     count = sum(math.prod(leaf.shape) for leaf in shapes)
     print(
-        f"{run.config.method}: {count / 1e6:.2f} M parameters, {len(run.source):,} examples, "
+        f"{run.config.method}: {count / 1e6:.2f} M parameters, {len(run.draw):,} examples, "
         f"{run.plan.total:,} steps of {run.config.batch_size}, {run.mesh.size} "
         f"{jax.devices()[0].device_kind} device{'s' * (run.mesh.size > 1)}, "
         f"data {run.fingerprint}, seed {run.config.seed}, in {run.workdir}",
@@ -185,9 +192,10 @@ def announce(run: Session) -> None:
     )
 
 
-def checkpoint_meta(run: Session, step: int) -> dict[str, Any]:
+def checkpoint_meta(run: Session, quarantine: Quarantine, step: int) -> dict[str, Any]:
     """What makes a checkpoint explain itself; the position is all there is of data state."""
     return {
+        "failed_examples": dict(failures(quarantine)),
         "config": json.loads(to_json(run.config)),
         "position": step * run.config.batch_size,
         "data_fingerprint": run.fingerprint,
@@ -203,7 +211,9 @@ def open_columns(run: Session, episode: int) -> dict[str, Any]:
     }
 
 
-def make_episode(run: Session, index: int, state: TrainState) -> Episode:
+def make_episode(
+    run: Session, quarantine: Quarantine, index: int, state: TrainState
+) -> Episode:
     """What the method's refresh may use; its columns carry a key of all that they depend on."""
     key = column_key(run, state)
 
@@ -212,10 +222,11 @@ def make_episode(run: Session, index: int, state: TrainState) -> Episode:
             function,
             state,
             load=run.load_plain,
-            num_examples=len(run.source),
+            members=run.members,
             batch_size=run.config.batch_size,
             seed=run.config.seed + 1_000_003 * index,
             column=run.column(name, index, key=key),
+            on_rows=functools.partial(quarantine.add, in_training=False),
         )
 
     return Episode(
@@ -260,5 +271,9 @@ def noise_results(run: Session, state: TrainState) -> dict[str, float]:
     truth = run.source.truth()
     if truth is None or "noise_prob" not in run.method.columns:
         return {}
-    noise_prob = run.column("noise_prob", int(state.episode)).read()
-    return {f"noise/{name}": v for name, v in evaluate_noise(noise_prob, truth).items()}
+    noise_prob, losses = (
+        run.column(name, int(state.episode)).read() for name in ("noise_prob", "pair_loss")
+    )
+    read = np.isfinite(losses)  # the others take no part, or could not be read
+    found = evaluate_noise(noise_prob[read], truth[read])
+    return {f"noise/{name}": value for name, value in found.items()}

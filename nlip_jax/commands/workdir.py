@@ -40,24 +40,28 @@ def find_workdir(given: str, argv: list[str]) -> Path:
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path, *, flag: str = "--workdir") -> Iterator[None]:
     """Makes the folder and keeps other runs out of it; a killed process lets go of it.
 
+    Args:
+      workdir: the folder.
+      flag: that names it, for messages.
+
     Raises:
-      UsageError: another process trains there.
+      UsageError: another process works there, or it cannot be written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / ".lock").open("a+")
     except OSError as error:
-        raise UsageError(f"the workdir {workdir} cannot be written: {error.strerror}") from error
+        raise UsageError(f"the folder {workdir} cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.seek(0)
         raise UsageError(
             f"process {file.read().strip() or '?'} is working in {workdir}; wait for it or choose "
-            "another --workdir"
+            f"another {flag}"
         ) from error
     with file:
         file.truncate(0)

@@ -1,6 +1,7 @@
 """Keeps decoded images in memory, so that training does not decode or draw them every epoch."""
 
 import contextlib
+import functools
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -8,7 +9,9 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from nlip_jax.data.source import Source, SourceView
+from nlip_jax.data.failures import ReadError
+from nlip_jax.data.images.decode import MAX_PIXELS, to_pixels
+from nlip_jax.data.source import Picture, Source, SourceView
 from nlip_jax.data.worker_process import die_with_parent
 from nlip_jax.errors import RunError, UsageError
 
@@ -17,6 +20,8 @@ _LOG = logging.getLogger(__name__)
 
 class MemoryCache(SourceView):
     """Any source with its first images in memory: the same pixels, captions and ids, sooner.
+
+    An image that cannot be read is not kept, so that each reading of it fails as before.
 
     Captions are kept as well once they were asked for, unless the source draws them anew.
 
@@ -27,17 +32,21 @@ class MemoryCache(SourceView):
     Args:
       source: where the images come from.
       max_bytes: bound of the pixels kept, in bytes.
+      max_pixels: of an image; larger ones are not decoded.
 
     Raises:
       UsageError: `max_bytes` is negative.
     """
 
-    def __init__(self, source: Source, max_bytes: int) -> None:
+    def __init__(
+        self, source: Source, max_bytes: int, *, max_pixels: int = MAX_PIXELS
+    ) -> None:
         if max_bytes < 0:
             raise UsageError(f"max_bytes={max_bytes}: the memory for images cannot be negative")
         super().__init__(source)
-        self.max_bytes = max_bytes
+        self.max_bytes, self.max_pixels = max_bytes, max_pixels
         self._images: np.ndarray | list[np.ndarray] = []
+        self._unreadable: frozenset[int] = frozenset()
         self._captions: dict[int, str] = {}
 
     @property
@@ -45,11 +54,11 @@ class MemoryCache(SourceView):
         """Number of images in memory: those with ids in [0, num_cached)."""
         return len(self._images)
 
-    def image(self, image_id: int) -> np.ndarray:
-        """The decoded image, `[h, w, 3]` uint8 RGB."""
-        if 0 <= image_id < len(self._images):
+    def picture(self, image_id: int) -> Picture:
+        """The decoded image, `[h, w, 3]` uint8 RGB; as it is stored where it is not kept."""
+        if 0 <= image_id < len(self._images) and image_id not in self._unreadable:
             return self._images[image_id]
-        return self.source.image(image_id)
+        return self.source.picture(image_id)
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption of an example."""
@@ -89,13 +98,15 @@ class MemoryCache(SourceView):
             )
         kept = _Kept(self.num_images, self.max_bytes)
         chunks = _chunks(self.num_images, chunk_size)
-        with contextlib.closing(_read(self.source, chunks, num_processes)) as arriving:
+        read = functools.partial(_decoded, self.source, self.max_pixels)
+        with contextlib.closing(_read(read, chunks, num_processes)) as arriving:
             for images in arriving:
                 fit = all(kept.add(image) for image in images)
                 on_progress(kept.count, kept.expected if fit else kept.count)
                 if not fit:
                     break
         self._images = kept.freeze()
+        self._unreadable = frozenset(kept.unreadable)
         _LOG.info(
             "%d of %d images are kept in memory (%.1f of at most %.1f MB)%s",
             kept.count,
@@ -112,6 +123,7 @@ class _Kept:
     def __init__(self, num_images: int, max_bytes: int) -> None:
         self.count = 0
         self.num_bytes = 0
+        self.unreadable: list[int] = []
         self._num_images = num_images
         self._max_bytes = max_bytes
         self._images: np.ndarray | list[np.ndarray] = []
@@ -119,10 +131,13 @@ class _Kept:
     @property
     def expected(self) -> int:
         """Number of images that will fit if the others are like those so far."""
-        return min(self._num_images, self._max_bytes * self.count // self.num_bytes)
+        return min(self._num_images, self._max_bytes * self.count // max(self.num_bytes, 1))
 
-    def add(self, image: np.ndarray) -> bool:
+    def add(self, image: np.ndarray | None) -> bool:
         """Keeps a copy of the next image; False where the bound leaves no room for it."""
+        if image is None:  # its place is taken by an image of no use, of a shape that fits
+            self.unreadable.append(self.count)
+            image = np.zeros_like(self._images[0]) if self.count else np.zeros((1, 1, 3), np.uint8)
         if self.num_bytes + image.nbytes > self._max_bytes:
             return False
         if self.count == 0:
@@ -153,11 +168,13 @@ def _chunks(num_images: int, chunk_size: int) -> list[range]:
     ]
 
 
-def _read(source: Source, chunks: list[range], num_processes: int) -> Iterator[list[np.ndarray]]:
+def _read(
+    read: Callable[[int], np.ndarray | None], chunks: list[range], num_processes: int
+) -> Iterator[list[np.ndarray | None]]:
     """The images of every chunk, in order; closing the iterator ends the processes."""
     if num_processes == 0:
         for chunk in chunks:
-            yield [source.image(image_id) for image_id in chunk]
+            yield [read(image_id) for image_id in chunk]
         return
     # Workers take turns and each has a pipe, so chunks arrive in order, a slow reader holds the
     # workers back, and a lost worker is an end of file. Pipes, unlike named shared memory, are
@@ -168,7 +185,7 @@ def _read(source: Source, chunks: list[range], num_processes: int) -> Iterator[l
         for turn in range(min(num_processes, len(chunks))):
             pipe, far_end = context.Pipe(duplex=False)
             pipes.append(pipe)
-            work = (source, chunks[turn::num_processes], far_end)
+            work = (read, chunks[turn::num_processes], far_end)
             worker = context.Process(target=_work, args=work, daemon=True)
             worker.start()
             workers.append(worker)
@@ -184,7 +201,15 @@ def _read(source: Source, chunks: list[range], num_processes: int) -> Iterator[l
             pipe.close()
 
 
-def _receive(pipe: Connection) -> list[np.ndarray]:
+def _decoded(source: Source, max_pixels: int, image_id: int) -> np.ndarray | None:
+    """The pixels of an image; None where it cannot be read."""
+    try:
+        return to_pixels(source.picture(image_id), max_pixels=max_pixels)
+    except ReadError:
+        return None
+
+
+def _receive(pipe: Connection) -> list[np.ndarray | None]:
     try:
         answer = pipe.recv()
     except EOFError:
@@ -197,11 +222,13 @@ def _receive(pipe: Connection) -> list[np.ndarray]:
     return answer
 
 
-def _work(source: Source, chunks: list[range], pipe: Connection) -> None:
+def _work(
+    read: Callable[[int], np.ndarray | None], chunks: list[range], pipe: Connection
+) -> None:
     """The life of a worker: sends the images of its chunks, or what stopped it."""
     die_with_parent()
     try:
         for chunk in chunks:
-            pipe.send([source.image(image_id) for image_id in chunk])
+            pipe.send([read(image_id) for image_id in chunk])
     except Exception as error:  # raised again in the parent
         pipe.send(error)

@@ -6,6 +6,7 @@ orders, augmentation or JAX; they are deterministic and picklable, so that worke
 the same data as the trainer.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,28 +14,75 @@ import numpy as np
 # What was planted in a caption, as stored in `Source.truth()`. Only measurements look at it.
 TRUTH = ("clean", "mismatched", "incomplete", "irrelevant")
 
+# An image file as it is stored, or pixels `[h, w, 3]` uint8 RGB where nothing is left to decode.
+Picture = bytes | np.ndarray
+
+NO_HOLES = np.zeros((0, 2), np.int64)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies, for messages and quarantine.jsonl.
+
+    Attributes:
+      shard: file, or name of the data set.
+      key: of the sample in it.
+    """
+
+    shard: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """What the ids of a data set mean, so that a column knows whether it fits.
+
+    Attributes:
+      length: number of examples, those in holes included.
+      fingerprint: hexadecimal; the same only where every id below `length` means the same example.
+    """
+
+    length: int
+    fingerprint: str
+
 
 class Source(Protocol):
     """Random access to the examples of one data set."""
 
-    fingerprint: str  # hexadecimal; another value whenever images, captions or ids differ
+    fingerprint: str  # hexadecimal; another value whenever images, captions, ids or holes differ
+    # What the ids mean now (the last one) and meant before shards were appended: a column made for
+    # any of them fits.
+    numberings: tuple[Numbering, ...]
     num_images: int
     draws_captions: bool  # whether `caption` depends on the epoch
+    holes: np.ndarray  # `[k, 2]` int64, sorted [start, stop) of example ids that are gone
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Number of example ids, those in holes included."""
         ...
 
     def image_id(self, example_id: int) -> int:
         """The image of an example."""
         ...
 
-    def image(self, image_id: int) -> np.ndarray:
-        """The decoded image, `[h, w, 3]` uint8 RGB, before any resizing or augmentation."""
+    def picture(self, image_id: int) -> Picture:
+        """The image, as it is stored.
+
+        Raises:
+          ReadError: it cannot be read.
+        """
         ...
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
-        """The caption of an example; only sources that sample captions look at `epoch`."""
+        """The caption of an example; only sources that draw captions look at `epoch`.
+
+        Raises:
+          ReadError: it cannot be read.
+        """
+        ...
+
+    def place(self, image_id: int) -> Place:
+        """Where the image lies; works for images that cannot be read, too."""
         ...
 
     def truth(self) -> np.ndarray | None:
@@ -58,6 +106,11 @@ class SourceView:
         return self.source.fingerprint
 
     @property
+    def numberings(self) -> tuple[Numbering, ...]:
+        """What the ids mean; as in the inner source."""
+        return self.source.numberings
+
+    @property
     def num_images(self) -> int:
         """Number of images."""
         return self.source.num_images
@@ -67,6 +120,11 @@ class SourceView:
         """Whether `caption` depends on the epoch."""
         return self.source.draws_captions
 
+    @property
+    def holes(self) -> np.ndarray:
+        """Example ids that are gone, `[k, 2]` int64."""
+        return self.source.holes
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -74,13 +132,17 @@ class SourceView:
         """The image of an example."""
         return self.source.image_id(example_id)
 
-    def image(self, image_id: int) -> np.ndarray:
-        """The decoded image, `[h, w, 3]` uint8 RGB."""
-        return self.source.image(image_id)
+    def picture(self, image_id: int) -> Picture:
+        """The image, as it is stored."""
+        return self.source.picture(image_id)
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption of an example."""
         return self.source.caption(example_id, epoch)
+
+    def place(self, image_id: int) -> Place:
+        """Where the image lies."""
+        return self.source.place(image_id)
 
     def truth(self) -> np.ndarray | None:
         """Index into `TRUTH` of every example, `[n]` int8; None where nothing is known."""

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from nlip_jax.data.loading import ImageTransform, LoadImage, LoadText
+from nlip_jax.data.images.transform import ImageTransform
+from nlip_jax.data.loading import LoadImage, LoadText
 from nlip_jax.data.source import Source
-from nlip_jax.data.tokenizer import Tokenizer
+from nlip_jax.data.text.tokenizer import Tokenizer
 from nlip_jax.losses.similarity import Logits
 from nlip_jax.methods.base import Features
 from nlip_jax.types import PyTree

@@ -63,6 +63,16 @@ class Method:
         """Names of the float32 columns the pipeline joins to each batch; 0 where not yet known."""
         return ()
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a training batch holds beside "image" and "tokens".
+
+        "image_view": the image augmented a second time, `[b, h, w, 3]`. "masked_tokens": the tokens
+        with some of them masked, and with them "mask_labels", what those were, 0 elsewhere, both
+        `[b, l]`.
+        """
+        return ()
+
     def init_params(self, rng: Array, batch: Batch) -> PyTree:
         """Fresh parameters for batches of this shape."""
         return self.model.init(rng, scale_image(batch["image"]), batch["tokens"])["params"]

@@ -112,7 +112,10 @@ def describe_fit(fitted: FitResult) -> None:
             fitted.iterations,
         )
     if fitted.num_non_finite:
-        _LOG.warning("%d losses are not finite and count as clean", fitted.num_non_finite)
+        _LOG.warning(
+            "%d pairs have no finite loss (left out, or not readable) and count as clean",
+            fitted.num_non_finite,
+        )
 
 
 def mixture_to_json(mixture: GaussianMixture) -> dict[str, Any]:

@@ -7,18 +7,22 @@ is due *at* the step (refresh, evaluation), which starts from the checkpoint and
 import dataclasses
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from nlip_jax import phases, sharding
 from nlip_jax.checkpoint import Checkpointer
+from nlip_jax.data.failures import KINDS
 from nlip_jax.data.loading import Loader
 from nlip_jax.data.order import Stream
-from nlip_jax.data.pipeline import Reading, open_batches
+from nlip_jax.data.pipeline import Reading, open_batches, take_row_info
+from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.errors import Preempted, RunError
 from nlip_jax.methods.base import Episode, Method
 from nlip_jax.train import stop
@@ -70,6 +74,7 @@ class Trainer:
       order: of the training examples.
       load: makes a row.
       reading: how rows are read.
+      quarantine: takes down the examples that could not be read.
       columns: episode -> column name -> values of all examples, or None while unknown.
       plan: what is due when.
       checkpointer: of the workdir.
@@ -85,6 +90,7 @@ class Trainer:
     order: Stream
     load: Loader
     reading: Reading
+    quarantine: Quarantine
     columns: Callable[[int], dict[str, np.ndarray | None]]
     plan: Plan
     checkpointer: Checkpointer
@@ -104,7 +110,10 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
     # Host-side copies: asking the devices would wait for the step that is under way.
     plan, step, episode = trainer.plan, int(state.step), int(state.episode)
     progress = Progress(
-        total=plan.total, batch_size=trainer.order.batch_size, visible=trainer.log is not None
+        total=plan.total,
+        batch_size=trainer.order.batch_size,
+        reading=trainer.reading,
+        visible=trainer.log is not None,
     )
     with open_batches(
         order=trainer.order,
@@ -147,8 +156,16 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
 
             # --- batch ----------------------------------------------------------------------------
             asked = time.perf_counter()
-            batch = sharding.to_devices(_join(next(batches), columns), trainer.mesh)
-            progress.waited(time.perf_counter() - asked)
+            batch = next(batches)
+            arrived = time.perf_counter()
+            rows = take_row_info(batch)
+            trainer.quarantine.add(rows)
+            batch = sharding.to_devices(_join(batch, rows.ids, columns), trainer.mesh)
+            progress.data.add(
+                waited=arrived - asked,
+                copied=time.perf_counter() - arrived,
+                stages=rows.stage_seconds,
+            )
 
             # --- update ---------------------------------------------------------------------------
             with jax.transfer_guard("disallow"):
@@ -165,8 +182,9 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
                 recent.clear()
                 if log_due:
                     speeds = progress.report(step, loss=values["train/loss"])
+                    failed = {"data/failed_examples": failures(trainer.quarantine).total()}
                     if trainer.log is not None:
-                        trainer.log.write(step, values | speeds)
+                        trainer.log.write(step, values | failed | speeds)
 
             # --- checkpoint -----------------------------------------------------------------------
             if plan.checkpoint_due(step):
@@ -182,10 +200,19 @@ def _refresh(trainer: Trainer, state: TrainState, *, step: int, episode: int) ->
     return state.replace(episode=jax.device_put(np.int32(episode), state.episode.sharding))
 
 
-def _join(batch: dict[str, np.ndarray], columns: dict[str, np.ndarray | None]) -> dict:
+def failures(quarantine: Quarantine) -> Counter:
+    """Examples that could not be read in training so far, by kind, on all processes together."""
+    if jax.process_count() == 1:
+        return quarantine.counts
+    own = np.array([quarantine.counts[kind] for kind in KINDS], np.int32)
+    totals = multihost_utils.process_allgather(own).reshape(-1, len(KINDS)).sum(0)
+    return Counter({kind: int(n) for kind, n in zip(KINDS, totals, strict=True) if n})
+
+
+def _join(
+    batch: dict[str, np.ndarray], ids: np.ndarray, columns: dict[str, np.ndarray | None]
+) -> dict[str, np.ndarray]:
     """Adds per-example knowledge to a batch, by id; 0 while it is unknown."""
-    ids = batch.pop("example_id")
-    batch.pop("valid")  # every row of a training batch is real
     for name, values in columns.items():
         batch[name] = np.zeros(len(ids), np.float32) if values is None else values[ids]
     return batch

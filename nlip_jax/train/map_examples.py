@@ -6,6 +6,8 @@ keeps them in memory, for evaluation sets. Both run sharded over all hosts.
 
 import dataclasses
 import functools
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import jax
@@ -15,12 +17,15 @@ from jax.sharding import Mesh
 
 from nlip_jax import phases, sharding
 from nlip_jax.columns import ColumnVersion
+from nlip_jax.data.failures import KINDS
 from nlip_jax.data.loading import Loader
+from nlip_jax.data.members import Members, Ranges
 from nlip_jax.data.order import Pass
-from nlip_jax.data.pipeline import Reading, open_batches
+from nlip_jax.data.pipeline import Reading, RowInfo, open_batches, take_row_info
 from nlip_jax.train import stop
 from nlip_jax.types import Batch, PyTree
 
+_LOG = logging.getLogger(__name__)
 _FRAGMENTS = 16  # of a pass: how much of it a killed run can lose is one part in so many
 
 
@@ -54,8 +59,8 @@ class Mapper:
         order: Pass,
         start: int,
         reading: Reading,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, PyTree]]:
-        """Yields (ids, valid, this process's rows of the result) for batches from `start` on."""
+    ) -> Iterator[tuple[RowInfo, PyTree]]:
+        """Yields this process's rows of the result, and what they are, from batch `start` on."""
         compiled = _compile(function, self.mesh)
         with open_batches(
             order=order, load=load, start=start, stop=order.num_batches, reading=reading
@@ -63,18 +68,18 @@ class Mapper:
             waiting = None  # one batch stays in flight while the next is read
             for batch in batches:
                 stop.check()
-                ids, valid = batch.pop("example_id"), batch.pop("valid")
+                rows = take_row_info(batch)
                 result = compiled(params, sharding.to_devices(batch, self.mesh))
                 if waiting is not None:
-                    yield waiting[0], waiting[1], jax.tree.map(sharding.to_host, waiting[2])
-                waiting = ids, valid, result
+                    yield _fetch(*waiting)
+                waiting = rows, result
             if waiting is not None:
-                yield waiting[0], waiting[1], jax.tree.map(sharding.to_host, waiting[2])
+                yield _fetch(*waiting)
 
-    def order(self, *, num_examples: int, batch_size: int, seed: int | None) -> Pass:
-        """This process's part of a pass over all examples."""
+    def order(self, *, members: Members, batch_size: int, seed: int | None) -> Pass:
+        """This process's part of a pass over all members."""
         rows = sharding.local_rows(batch_size, self.mesh)
-        return Pass(num_examples=num_examples, batch_size=batch_size, rows=rows, seed=seed)
+        return Pass(members=members, batch_size=batch_size, rows=rows, seed=seed)
 
     def map_to_column(
         self,
@@ -82,29 +87,33 @@ class Mapper:
         params: PyTree,
         *,
         load: Loader,
-        num_examples: int,
+        members: Members,
         batch_size: int,
         seed: int,
         column: ColumnVersion,
+        on_rows: Callable[[RowInfo], None] = lambda rows: None,
     ) -> np.ndarray:
-        """Values of all examples, computed once, whatever happens in between.
+        """Values of all members, computed once, whatever happens in between.
+
+        An example that cannot be read has NaN, as those that are no members.
 
         Args:
           function: (params, batch) -> [b].
           params: first argument of the function.
           load: makes a row; should not augment.
-          num_examples: n.
+          members: the examples to look at.
           batch_size: global; real rows fill up the last batch.
           seed: of the order: neighbours on disk would be hard negatives of one another.
           column: where the values go.
+          on_rows: told of every batch of rows, for the account of what failed.
 
         Returns:
-          [n] values, memory-mapped.
+          [n] float values by example id, memory-mapped.
         """
         if column.is_done:
             return column.read()
         column.prepare()
-        order = self.order(num_examples=num_examples, batch_size=batch_size, seed=seed)
+        order = self.order(members=members, batch_size=batch_size, seed=seed)
         per_fragment = max(1, -(-order.num_batches // _FRAGMENTS))
         done = column.num_own_fragments()
         if jax.process_count() > 1:  # the function is collective: all start at the same batch
@@ -127,14 +136,15 @@ class Mapper:
             start=done * per_fragment,
             reading=self.reading,
         )
-        for batch_ids, valid, result in results:
-            ids.append(batch_ids[valid])
-            values.append(result[valid])
+        for rows, result in results:
+            on_rows(rows)
+            ids.append(rows.due[rows.valid])
+            values.append(result[rows.valid])
             if len(ids) == per_fragment:
                 flush()
         if ids:
             flush()
-        column.merge(num_examples=num_examples)
+        column.merge(num_examples=members.num_ids, present=members.mask)
         return column.read()
 
     def collect(
@@ -148,28 +158,50 @@ class Mapper:
     ) -> PyTree:
         """Results of all examples in memory on every process, `[n, ...]` in the order of ids.
 
+        Those of examples that cannot be read are NaN, with one line that says how many.
+
         Args:
-          function: (params, batch) -> pytree of [b, ...].
+          function: (params, batch) -> pytree of floats [b, ...].
           params: first argument of the function.
           load: makes a row.
           num_examples: n.
           batch_size: global.
         """
-        order = self.order(num_examples=num_examples, batch_size=batch_size, seed=None)
+        order = self.order(members=Ranges(num_examples), batch_size=batch_size, seed=None)
         # What fits in memory is read before a pool of processes would have started.
         threads = dataclasses.replace(self.reading, workers=0)
-        ids, results = [], []
-        for batch_ids, valid, result in self._apply(
+        ids, results, failed = [], [], Counter()
+        for rows, result in self._apply(
             function, params, load=load, order=order, start=0, reading=threads
         ):
-            ids.append(batch_ids[valid])
-            results.append(jax.tree.map(lambda rows, keep=valid: rows[keep], result))
+            ids.append(rows.due[rows.valid])
+            results.append(jax.tree.map(lambda values, keep=rows.valid: values[keep], result))
+            bad = rows.is_replaced & rows.valid
+            failed.update(KINDS[kind] for kind in rows.failed_kind[bad, 0])
+        if failed:
+            _LOG.warning(
+                "%d of %d examples of an evaluation set could not be read and count as wrong: %s",
+                *(failed.total(), num_examples, dict(failed)),
+            )
         own_ids = np.concatenate(ids)
         own = jax.tree.map(lambda *rows: np.concatenate(rows), *results)
         if jax.process_count() == 1:
             place = np.argsort(own_ids)
             return jax.tree.map(lambda rows: rows[place], own)
         return jax.tree.map(lambda rows: _gather_rows(own_ids, rows, num_examples), own)
+
+
+def _fetch(rows: RowInfo, result: PyTree) -> tuple[RowInfo, PyTree]:
+    """Results on the host; NaN where the row held another example than the one that was due."""
+
+    def fetch(values: jax.Array) -> np.ndarray:
+        fetched = sharding.to_host(values)
+        if rows.is_replaced.any():
+            fetched = fetched.copy()
+            fetched[rows.is_replaced] = np.nan
+        return fetched
+
+    return rows, jax.tree.map(fetch, result)
 
 
 def _gather_rows(ids: np.ndarray, rows: np.ndarray, num_examples: int) -> np.ndarray:

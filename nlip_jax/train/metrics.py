@@ -2,13 +2,16 @@
 
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from nlip_jax.data.pipeline import Reading
 from nlip_jax.files import write_atomically
+from nlip_jax.train import stalls
 
 
 class MetricsLog:
@@ -74,34 +77,33 @@ class Progress:
     Args:
       total: steps of the run.
       batch_size: global.
+      reading: how rows are read, for what is said about stalls.
       visible: False on all processes but the first, which only measure.
     """
 
-    def __init__(self, *, total: int, batch_size: int, visible: bool = True):
-        self._total, self._batch_size = total, batch_size
+    def __init__(self, *, total: int, batch_size: int, reading: Reading, visible: bool = True):
+        self._total, self._batch_size, self._reading = total, batch_size, reading
         self._visible, self._is_terminal = visible, sys.stderr.isatty()
         self._step = self._since = None
-        self._waited = 0.0
+        self._told: str | None = None  # the stage that was last blamed
+        self.data = stalls.DataTime()
 
     def start(self, step: int) -> None:
         """Starts the clock at a step: after compiling, and again after each long pause."""
-        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
-
-    def waited(self, seconds: float) -> None:
-        """Adds time in which the devices had no batch."""
-        self._waited += seconds
+        self._step, self._since, self.data = step, time.perf_counter(), stalls.DataTime()
 
     def report(self, step: int, *, loss: float) -> dict[str, float]:
-        """Shows the line; returns the speeds, named for the log."""
+        """Shows the line, with a sentence on a new stall; returns the speeds, named for the log."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         per_step = seconds / max(step - self._step, 1)
         speeds = {
             "time/examples_per_second": self._batch_size / per_step,
             "time/step_seconds": per_step,
-            "time/data_wait_share": min(1.0, self._waited / seconds),
+            "time/data_wait_share": self.data.share(seconds),
         }
         if self._visible:
             self._show(step, loss=loss, speeds=speeds)
+            self._blame(seconds)
         self.start(step)
         return speeds
 
@@ -110,13 +112,27 @@ class Progress:
         text = (
             f"step {step}/{self._total}  loss {loss:.4f}  "
             f"{speeds['time/examples_per_second']:,.0f} examples/s  "
-            f"data wait {speeds['time/data_wait_share']:.0%}  ETA {_duration(left)}"
+            f"data wait {speeds['time/data_wait_share']:.0%}  ETA {format_duration(left)}"
         )
         if self._is_terminal:
             sys.stderr.write("\r\x1b[K" + text + ("\n" if step == self._total else ""))
         else:
             sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+    def _blame(self, seconds: float) -> None:
+        stalled = self.data.share(seconds) > stalls.WORTH_A_WORD
+        stage = stalls.slow_stage(self.data) if stalled else None
+        if stage is not None and stage != self._told:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+            text = stalls.explain(
+                self.data,
+                seconds=seconds,
+                reading=self._reading,
+                cores=cores or os.cpu_count() or 1,
+            )
+            self.say(text)
+            self._told = stage
 
     def say(self, text: str) -> None:
         """A line of its own between the progress lines."""
@@ -125,7 +141,8 @@ class Progress:
             sys.stderr.flush()
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Such as 2h05m or 1m09s."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -14,10 +14,17 @@ from jax.experimental import multihost_utils
 from nlip_jax.errors import Preempted
 
 _requested = False
+_after = "this step"
 
 
-def install_handlers() -> None:
-    """Takes over SIGINT and, where no service of JAX listens for it, SIGTERM."""
+def install_handlers(*, after: str = "this step") -> None:
+    """Takes over SIGINT and, where no service of JAX listens for it, SIGTERM.
+
+    Args:
+      after: when the run will stop, for the message.
+    """
+    global _after  # noqa: PLW0603
+    _after = after
     signal.signal(signal.SIGINT, _on_interrupt)
     if not _is_distributed():
         signal.signal(signal.SIGTERM, _on_terminate)
@@ -51,9 +58,8 @@ def _on_interrupt(number: int, frame: object) -> None:
         os.write(sys.stderr.fileno(), b"\nstopped at once\n")
         os._exit(130)
     _requested = True
-    os.write(
-        sys.stderr.fileno(), b"\nstopping after this step (Ctrl-C again to leave at once) ...\n"
-    )
+    text = f"\nstopping after {_after} (Ctrl-C again to leave at once) ...\n"
+    os.write(sys.stderr.fileno(), text.encode())
     if _is_distributed():
         os.kill(os.getpid(), signal.SIGTERM)  # tells the preemption service, and so everyone
 

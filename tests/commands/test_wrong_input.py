@@ -59,7 +59,12 @@ def make_tar(path, *, caption=b"a red circle", count=3):
         ("--config.optimizer.learning_rate=nan", ["finite"]),
         ("--config.schedule.name=step", ["constant, cosine, linear, rsqrt"]),
         ("--config.schedule.warmup=50 steps", ["50 steps", "12"]),
-        ("--config.data.source=tfds", ["synthetic, tar"]),
+        ("--config.data.source=hdf5", ["synthetic, tar", "mixture"]),
+        ("--config.data.source=tfds", ["tfds.name"]),
+        ("--config.data.source=mixture", ["mixture_part"]),
+        ("--config.data.keep_column=/no/such/column", ["no finished column"]),
+        ("--config.data.augment.policy=mixup", ["none, randaugment", "autoaugment"]),
+        ("--config.data.mask_rate=0.0", ["mask_rate"]),
         ("--config.data.source=tar", ["shards"]),
         ("--config.data.resize=stretch", ["center_crop, squash"]),
         ("--config.data.cache=disk", ["none, memory"]),
@@ -117,7 +122,7 @@ def test_an_index_older_than_its_shards(command, tiny, tmp_path):
     make_tar(tmp_path / "0.tar", count=40)
     arguments = from_tar(tmp_path, tiny, tmp_path / "*.tar")
     code, out, _ = command("index", *arguments[1:])
-    assert code == 0 and "images: 40" in out
+    assert code == 0 and "images 40" in out
     make_tar(tmp_path / "0.tar", count=41)
     code, _, err = command(*arguments)
     assert code == 2 and "changed since" in err and "nlip_jax index" in err

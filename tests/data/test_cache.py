@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tars import encode
 
 from nlip_jax.data.cache import MemoryCache
+from nlip_jax.data.failures import ReadError
+from nlip_jax.data.images.decode import to_pixels
 from nlip_jax.data.synthetic import SyntheticScenes
 from nlip_jax.errors import RunError, UsageError
 
@@ -29,26 +32,26 @@ class Scenes:
     def __init__(self, num_images=10):
         self.num_images = num_images
 
-    def image(self, image_id):
+    def picture(self, image_id):
         return np.full((2 + image_id % 3, 4, 3), image_id, np.uint8)  # three shapes
 
 
 class Failing(Scenes):
-    def image(self, image_id):
+    def picture(self, image_id):
         if image_id == 7:
             raise ValueError("image 7 is broken")
-        return super().image(0)
+        return super().picture(0)
 
 
 class Dying(Scenes):
-    def image(self, image_id):
+    def picture(self, image_id):
         os._exit(3)
 
 
 class Witness(Scenes):
     """Tells which process made an image and what it had imported."""
 
-    def image(self, image_id):
+    def picture(self, image_id):
         heavy = [name in sys.modules for name in ("jax", "flax", "grain")]
         interrupt = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         return np.array([[[*os.getpid().to_bytes(3)], [any(heavy), interrupt, 0]]], np.uint8)
@@ -57,7 +60,7 @@ class Witness(Scenes):
 class Stuck(Scenes):
     """Says that it is there and never answers."""
 
-    def image(self, image_id):
+    def picture(self, image_id):
         os.write(1, b"stuck\n")  # one write: two workers print at once
         threading.Event().wait()
 
@@ -79,7 +82,7 @@ def test_pixels_ids_captions_and_fingerprint_are_those_of_the_source(num_process
     cache.fill(num_processes, chunk_size=4)
     assert cache.num_cached == 30
     for number in range(50):  # the last twenty are read through
-        np.testing.assert_array_equal(cache.image(number), SOURCE.image(number))
+        np.testing.assert_array_equal(cache.picture(number), SOURCE.picture(number))
         assert cache.caption(number) == SOURCE.caption(number)
         assert cache.image_id(number) == SOURCE.image_id(number)
     np.testing.assert_array_equal(cache.truth(), SOURCE.truth())
@@ -91,18 +94,18 @@ def test_pixels_ids_captions_and_fingerprint_are_those_of_the_source(num_process
 @pytest.mark.parametrize("num_processes", [0, 2])
 def test_images_of_several_shapes_are_kept_too(num_processes):
     source = Scenes(10)
-    sizes = [source.image(i).nbytes for i in range(10)]
+    sizes = [source.picture(i).nbytes for i in range(10)]
     cache = MemoryCache(source, max_bytes=sum(sizes[:8]))
     cache.fill(num_processes, chunk_size=3)
     assert cache.num_cached == 8
     for number in range(10):
-        np.testing.assert_array_equal(cache.image(number), source.image(number))
+        np.testing.assert_array_equal(cache.picture(number), source.picture(number))
 
 
 def test_kept_images_take_one_array_within_the_bound_and_cannot_be_changed():
     cache = MemoryCache(SOURCE, max_bytes=20 * IMAGE_BYTES)
     cache.fill()
-    images = [cache.image(number) for number in range(20)]
+    images = [cache.picture(number) for number in range(20)]
     assert len({id(image.base) for image in images}) == 1
     with pytest.raises(ValueError, match="read-only"):
         images[0][:] = 0
@@ -110,10 +113,10 @@ def test_kept_images_take_one_array_within_the_bound_and_cannot_be_changed():
 
 def test_an_empty_cache_and_one_without_room_read_through():
     cache = MemoryCache(SOURCE, max_bytes=IMAGE_BYTES - 1)
-    np.testing.assert_array_equal(cache.image(3), SOURCE.image(3))
+    np.testing.assert_array_equal(cache.picture(3), SOURCE.picture(3))
     cache.fill()
     assert cache.num_cached == 0
-    np.testing.assert_array_equal(cache.image(3), SOURCE.image(3))
+    np.testing.assert_array_equal(cache.picture(3), SOURCE.picture(3))
 
 
 def test_numbers_outside_are_left_to_the_source():
@@ -121,7 +124,7 @@ def test_numbers_outside_are_left_to_the_source():
     cache.fill()
     for number in (-1, 50):
         with pytest.raises(IndexError):
-            cache.image(number)
+            cache.picture(number)
 
 
 def test_pickling_takes_the_images_along():
@@ -129,7 +132,7 @@ def test_pickling_takes_the_images_along():
     cache.fill()
     twin = pickle.loads(pickle.dumps(cache))
     assert twin.num_cached == 10
-    np.testing.assert_array_equal(twin.image(9), SOURCE.image(9))
+    np.testing.assert_array_equal(twin.picture(9), SOURCE.picture(9))
 
 
 def test_progress_is_told_and_one_line_says_how_many_fit(caplog):
@@ -146,10 +149,10 @@ def test_progress_is_told_and_one_line_says_how_many_fit(caplog):
 def test_worker_processes_share_the_work_ignore_ctrl_c_and_do_without_jax():
     cache = MemoryCache(Witness(4), max_bytes=100)
     cache.fill(2, chunk_size=1)
-    pids = {int.from_bytes(cache.image(i)[0, 0].tobytes()) for i in range(4)}
+    pids = {int.from_bytes(cache.picture(i)[0, 0].tobytes()) for i in range(4)}
     assert len(pids - {os.getpid()}) == len(pids) == 2
     for number in range(4):
-        np.testing.assert_array_equal(cache.image(number)[0, 1], [False, True, 0])
+        np.testing.assert_array_equal(cache.picture(number)[0, 1], [False, True, 0])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -189,7 +192,7 @@ def test_bad_arguments_are_usage_errors():
 @pytest.mark.parametrize("source", ["Stuck", "StuckElsewhere"])
 def test_worker_processes_end_with_a_killed_parent(source):
     program = (
-        f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]\n"
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parents[n]) for n in (0, 1)]!r}\n"
         f"from test_cache import MemoryCache, {source}\n"
         f"MemoryCache({source}(), max_bytes=10**6).fill(2, chunk_size=1)\n"
     )
@@ -200,3 +203,25 @@ def test_worker_processes_end_with_a_killed_parent(source):
     rest, _ = parent.communicate(timeout=30)
     assert rest == ""
     assert parent.returncode == -signal.SIGKILL
+
+
+class Broken(Scenes):
+    """Files, the third of them no image."""
+
+    def picture(self, image_id):
+        return b"<html>" if image_id == 3 else encode(super().picture(image_id), "PNG")
+
+
+@pytest.mark.parametrize("num_processes", [0, 2])
+def test_files_are_kept_as_pixels_and_broken_ones_fail_as_before(num_processes):
+    source, plain = Broken(), Scenes()
+    cache = MemoryCache(source, max_bytes=10_000)
+    cache.fill(num_processes, chunk_size=2)
+    assert cache.num_cached == 10
+    for number in range(10):
+        if number == 3:
+            with pytest.raises(ReadError) as caught:
+                to_pixels(cache.picture(number))
+            assert caught.value.kind == "not_an_image"
+        else:
+            np.testing.assert_array_equal(cache.picture(number), plain.picture(number))

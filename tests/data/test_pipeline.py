@@ -1,5 +1,6 @@
 """The pipeline: a batch is a function of its number, whoever reads it; nothing is left behind."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -12,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nlip_jax.data.loading import ImageTransform, LoadImage, LoadPair, LoadText
-from nlip_jax.data.order import Pass, Stream
-from nlip_jax.data.pipeline import Reading, open_batches
+from nlip_jax.data.failures import KINDS, ReadError
+from nlip_jax.data.images.transform import ImageTransform
+from nlip_jax.data.loading import STAGES, LoadImage, LoadPair, LoadText
+from nlip_jax.data.members import Ranges
+from nlip_jax.data.order import Epochs, Pass, Stream
+from nlip_jax.data.pipeline import Reading, open_batches, take_row_info
 from nlip_jax.data.synthetic import SyntheticScenes
-from nlip_jax.errors import UsageError
+from nlip_jax.data.text.masking import Masked
+from nlip_jax.errors import RunError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = SyntheticScenes(40, seed=0, image_size=16)
@@ -37,7 +42,7 @@ class CountCharacters:
         return np.array([len(text)], np.int32)
 
 
-STREAM = Stream(num_examples=21, batch_size=8, seed=0, rows=np.arange(8))
+STREAM = Stream(draw=Epochs(Ranges(21)), batch_size=8, seed=0, rows=np.arange(8))
 
 
 def read(start: int, stop: int, *, order=STREAM, load=None, **reading) -> list[dict]:
@@ -103,13 +108,13 @@ def test_worker_processes_change_nothing(sequential):
 
 def test_a_share_of_the_rows():
     rows = np.array([1, 6])
-    order = Stream(num_examples=21, batch_size=8, seed=0, rows=rows)
+    order = Stream(draw=Epochs(Ranges(21)), batch_size=8, seed=0, rows=rows)
     for mine, whole in zip(read(0, 3, order=order), read(0, 3), strict=True):
         np.testing.assert_array_equal(mine["example_id"], whole["example_id"][rows])
 
 
 def test_a_pass_marks_what_only_fills_up():
-    order = Pass(num_examples=10, batch_size=4, rows=np.arange(4), seed=1)
+    order = Pass(members=Ranges(10), batch_size=4, rows=np.arange(4), seed=1)
     batches = read(0, order.num_batches, order=order)
     ids = np.concatenate([batch["example_id"][batch["valid"]] for batch in batches])
     np.testing.assert_array_equal(np.sort(ids), np.arange(10))
@@ -136,6 +141,60 @@ def test_an_interrupted_reader_closes_its_threads():
     for thread in started:
         thread.join(timeout=60)
     assert not any(thread.is_alive() for thread in started)
+
+
+# --- what cannot be read --------------------------------------------------------------------------
+
+
+class LoadSome(LoadNumbers):
+    """A third of the examples are broken, in two ways."""
+
+    def __call__(self, example_id: int, epoch: int) -> dict[str, np.ndarray]:
+        if example_id % 3 == 1:
+            kind = "truncated_image" if example_id % 2 else "empty_image"
+            raise ReadError(kind, f"example {example_id}")
+        return super().__call__(example_id, epoch)
+
+
+def test_a_row_that_cannot_be_read_holds_another_example(sequential):
+    batches = read(0, 9, threads=0, load=LoadSome())
+    seen = set()
+    for number, batch in enumerate(batches):
+        arrays = dict(batch)
+        rows = take_row_info(arrays)
+        assert arrays.keys() == {"asked", "image"}
+        due = sequential[number]["example_id"]
+        np.testing.assert_array_equal(rows.due, due)
+        np.testing.assert_array_equal(rows.is_replaced, due % 3 == 1)
+        np.testing.assert_array_equal(rows.ids[~rows.is_replaced], due[~rows.is_replaced])
+        assert (rows.ids % 3 != 1).all()
+        np.testing.assert_array_equal(arrays["asked"][:, 0], rows.ids)
+        failed = rows.failed_id[rows.failed_id >= 0]
+        assert (failed % 3 == 1).all()  # a replacement may fail, too
+        kinds = [KINDS[kind] for kind in rows.failed_kind[rows.failed_id >= 0]]
+        assert kinds == ["truncated_image" if i % 2 else "empty_image" for i in failed]
+        seen |= {len(row[row >= 0]) for row in rows.failed_id}
+    assert seen >= {0, 1, 2}
+
+
+def test_replacements_depend_neither_on_workers_nor_on_the_share_of_rows():
+    batches = read(0, 9, threads=0, load=LoadSome())
+    assert_same(read(0, 9, threads=4, load=LoadSome()), batches)
+    assert_same(read(4, 9, threads=0, load=LoadSome()), batches[4:])
+    rows = np.array([1, 6])
+    order = Stream(draw=Epochs(Ranges(21)), batch_size=8, seed=0, rows=rows)
+    for mine, whole in zip(read(0, 9, order=order, load=LoadSome()), batches, strict=True):
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], whole[name][rows])
+
+
+def test_when_nothing_can_be_read_the_run_ends():
+    class Gone(LoadNumbers):
+        def __call__(self, example_id, epoch):
+            raise ReadError("shard_unreadable", "no such file")
+
+    with pytest.raises(RunError, match=r"8 examples one after another .*shard_unreadable"):
+        read(0, 1, load=Gone(), threads=0)
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -182,6 +241,31 @@ def test_passes_do_not_augment():
     assert plain(3, 0)["tokens"] == len(SOURCE.caption(3))
 
 
+def test_a_second_view_is_another_draw_of_the_same_image():
+    load = dataclasses.replace(load_pair(), second_view=True)
+    views = [load(3, epoch) for epoch in range(20)]
+    assert any(not np.array_equal(row["image"], row["image_view"]) for row in views)
+    assert all(same_image(row, load_pair()(3, epoch)) for epoch, row in enumerate(views))
+    assert np.array_equal(load(3, 2)["image_view"], views[2]["image_view"])
+    both = np.stack([row["image_view"] for row in views])
+    assert len(np.unique(both, axis=0)) > 1
+
+
+def test_masked_tokens_stand_beside_the_tokens():
+    def mask(tokens, *, example_id, epoch):
+        return Masked(inputs=tokens + example_id, labels=tokens + epoch)
+
+    row = dataclasses.replace(load_pair(), mask=mask)(3, 2)
+    assert row["masked_tokens"] == row["tokens"] + 3 and row["mask_labels"] == row["tokens"] + 2
+
+
+def test_the_time_of_every_stage_is_known():
+    row = load_pair()(3, 2)
+    assert row["stage_seconds"].shape == (len(STAGES),) and (row["stage_seconds"] >= 0).all()
+    batch = read(0, 1, load=load_pair(), threads=0)[0]
+    assert take_row_info(batch).stage_seconds.sum() > 0
+
+
 def test_texts_by_their_place():
     load = LoadText(texts=("a", "abc"), tokenizer=CountCharacters())
     assert load(1, 0)["tokens"].tolist() == [3]
@@ -200,11 +284,12 @@ TRAINER = """
     import numpy as np
     sys.path.insert(0, {folder!r})
     from test_pipeline import LoadNumbers
-    from nlip_jax.data.order import Stream
+    from nlip_jax.data.members import Ranges
+    from nlip_jax.data.order import Epochs, Stream
     from nlip_jax.data.pipeline import Reading, open_batches
 
     if __name__ == "__main__":
-        order = Stream(num_examples=100, batch_size=8, seed=0, rows=np.arange(8))
+        order = Stream(draw=Epochs(Ranges(100)), batch_size=8, seed=0, rows=np.arange(8))
         reading = Reading(workers=2, threads=1)
         with open_batches(
             order=order, load=LoadNumbers(), start=0, stop=10**6, reading=reading

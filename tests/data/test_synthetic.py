@@ -52,7 +52,7 @@ def kinds_named(caption):
 def digest(source, ids):
     made = hashlib.sha256()
     for i in ids:
-        made.update(source.image(i).tobytes() + source.caption(i).encode())
+        made.update(source.picture(i).tobytes() + source.caption(i).encode())
     return made.hexdigest()
 
 
@@ -62,9 +62,9 @@ def digest(source, ids):
 def test_random_access_equals_sequential_access_also_after_pickling():
     source = scenes(40, **NOISE)
     twin = pickle.loads(pickle.dumps(source))
-    backwards = {i: (twin.image(i), twin.caption(i)) for i in reversed(range(40))}
+    backwards = {i: (twin.picture(i), twin.caption(i)) for i in reversed(range(40))}
     for i in range(40):
-        np.testing.assert_array_equal(source.image(i), backwards[i][0])
+        np.testing.assert_array_equal(source.picture(i), backwards[i][0])
         assert source.caption(i) == source.caption(i, epoch=3) == backwards[i][1]
     assert twin == source
     assert twin.fingerprint == source.fingerprint
@@ -76,7 +76,8 @@ def test_another_process_makes_the_same_data_without_jax():
         "import sys, pickle, hashlib\n"
         f"source = pickle.loads({pickle.dumps(source)!r})\n"
         "made = hashlib.sha256()\n"
-        "for i in range(20): made.update(source.image(i).tobytes() + source.caption(i).encode())\n"
+        "for i in range(20):\n"
+        "    made.update(source.picture(i).tobytes() + source.caption(i).encode())\n"
         "print(made.hexdigest(), source.fingerprint, 'jax' in sys.modules, 'PIL' in sys.modules)"
     )
     answer = subprocess.run(
@@ -103,7 +104,7 @@ def test_seeds_and_splits_differ_in_pictures_words_and_fingerprint():
     for first, second in combinations(sources, 2):
         assert first.fingerprint != second.fingerprint
         assert all(first.caption(i) != second.caption(i) for i in range(30))
-        assert not any(np.array_equal(first.image(i), second.image(i)) for i in range(30))
+        assert not any(np.array_equal(first.picture(i), second.picture(i)) for i in range(30))
 
 
 def test_fingerprint_follows_every_field_and_ignores_how_a_number_is_written():
@@ -173,7 +174,7 @@ def test_irrelevant_texts_are_varied():
 def test_pixels_do_not_depend_on_the_noise(source):
     noisy = scenes(30, seed=source.seed, image_size=source.image_size, **NOISE)
     for i in range(30):
-        np.testing.assert_array_equal(source.image(i), noisy.image(i))
+        np.testing.assert_array_equal(source.picture(i), noisy.picture(i))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_rates_that_add_up_to_one_are_fine_despite_rounding():
 
 @pytest.mark.parametrize("number", [-1, 200])
 def test_numbers_outside_the_data_set_are_index_errors(number):
-    for read in (scenes().image, scenes().caption, scenes().image_id):
+    for read in (scenes().picture, scenes().caption, scenes().image_id):
         with pytest.raises(IndexError):
             read(number)
 
@@ -301,11 +302,11 @@ def test_edges_are_smooth_and_only_edges():
 def test_a_scene_is_the_same_at_every_resolution(size):
     small, large = scenes(12), scenes(12, image_size=size)
     for i in range(12):
-        image = large.image(i)
+        image = large.picture(i)
         assert image.shape == (size, size, 3)
         assert image.dtype == np.uint8
         pooled = image.reshape(32, size // 32, 32, size // 32, 3).mean(axis=(1, 3))
-        assert np.abs(pooled - small.image(i)).mean() < 4
+        assert np.abs(pooled - small.picture(i)).mean() < 4
 
 
 def test_shapes_can_be_told_apart_at_32_pixels():
@@ -365,19 +366,19 @@ def test_class_scenes_show_what_their_labels_say():
         colour, shape = source.class_names[source.labels[i]].split()
         group = source.scene(i).groups[0]
         assert (group.colour, group.shape, group.count) == (colour, shape, 1)
-        pixels = source.image(i).reshape(-1, 3).astype(float)
+        pixels = source.picture(i).reshape(-1, 3).astype(float)
         pixels = pixels[np.ptp(pixels, axis=-1) > 110]  # the backdrops are muted
         nearest = np.linalg.norm(pixels[:, None] - paints, axis=-1).argmin(axis=-1)
         assert Counter(nearest.tolist()).most_common(1)[0][0] == COLOURS.index(colour)
         assert source.caption(i) == f"{colour} {shape}"
-    assert len({source.image(i).tobytes() for i in range(len(source))}) == len(source)
+    assert len({source.picture(i).tobytes() for i in range(len(source))}) == len(source)
 
 
 def test_class_scenes_are_balanced_from_the_start_and_differ_by_split():
     source = ClassScenes(images_per_class=2, seed=5)
     assert sorted(source.labels[: len(KINDS)]) == list(range(len(KINDS)))
     other = ClassScenes(images_per_class=2, seed=5, split="train")
-    assert not any(np.array_equal(source.image(i), other.image(i)) for i in range(20))
+    assert not any(np.array_equal(source.picture(i), other.picture(i)) for i in range(20))
     assert (source.truth() == 0).all()
     assert pickle.loads(pickle.dumps(source)) == source
     with pytest.raises(UsageError, match="images_per_class=0"):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from tiny import mesh_of
 
-from nlip_jax.data.loading import ImageTransform
+from nlip_jax.data.images.transform import ImageTransform
 from nlip_jax.data.pipeline import Reading
 from nlip_jax.evaluators.base import Towers
 from nlip_jax.methods.similarities import dot
@@ -27,7 +27,7 @@ class Numbered:
     def image_id(self, example_id: int) -> int:
         return self.owners[example_id]
 
-    def image(self, image_id: int) -> np.ndarray:
+    def picture(self, image_id: int) -> np.ndarray:
         return np.full((4, 4, 3), image_id, np.uint8)
 
     def caption(self, example_id: int, epoch: int = 0) -> str:

@@ -84,7 +84,7 @@ def test_images_are_not_augmented():
         return {"image_embed": image.astype(np.float32).reshape(len(image), -1)}
 
     class Gradient(Numbered):
-        def image(self, image_id):
+        def picture(self, image_id):
             return np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
     made = towers(normal(3, 4), normal(3, 4), image_features=pixels)

@@ -14,8 +14,10 @@ from tiny import LoadRow, Regression, abstract_batch, mesh_of
 
 from nlip_jax import phases
 from nlip_jax.checkpoint import Checkpointer
-from nlip_jax.data.order import Stream
+from nlip_jax.data.members import Ranges
+from nlip_jax.data.order import Epochs, Stream
 from nlip_jax.data.pipeline import Reading
+from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.errors import Preempted, RunError
 from nlip_jax.methods.base import Episode
 from nlip_jax.train import loop, stop
@@ -78,9 +80,14 @@ class Run:
             "method": Regression(on_refresh=self.refresh, refresh_steps=self.plan.refresh_steps),
             "step": self.step,
             "mesh": self.factory.mesh,
-            "order": Stream(num_examples=N, batch_size=BATCH, seed=0, rows=np.arange(BATCH)),
+            "order": Stream(
+                draw=Epochs(Ranges(N)), batch_size=BATCH, seed=0, rows=np.arange(BATCH)
+            ),
             "load": LoadRow(),
             "reading": Reading(threads=0),
+            "quarantine": Quarantine(
+                self.workdir / "quarantine.jsonl", source=range(N), max_bad_fraction=0.0
+            ),
             "columns": self.columns,
             "plan": self.plan,
             "checkpointer": checkpointer,
@@ -215,7 +222,8 @@ def test_metrics_of_every_step_and_evaluation(whole):
     _, metrics = whole
     assert [line["step"] for line in metrics if "train/loss" in line] == list(range(1, TOTAL + 1))
     assert [line["step"] for line in metrics if "eval/bias" in line] == [3, 6, 9]
-    assert {"step", "train/loss", "train/grad_norm", "train/learning_rate"} == metrics[0].keys()
+    names = {"train/loss", "train/grad_norm", "train/learning_rate", "data/failed_examples"}
+    assert {"step"} | names == metrics[0].keys()
 
 
 def test_no_log_no_file(run):

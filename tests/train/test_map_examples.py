@@ -12,6 +12,8 @@ from tiny import LoadRow, mesh_of
 
 from nlip_jax import phases, sharding
 from nlip_jax.columns import ColumnVersion
+from nlip_jax.data.failures import ReadError
+from nlip_jax.data.members import Ranges
 from nlip_jax.data.pipeline import Reading
 from nlip_jax.errors import Preempted
 from nlip_jax.estimators import gaussian_mixture
@@ -38,7 +40,7 @@ def among_its_batch(params, batch):
 
 
 ONE = np.float32(1)
-SIZES = {"num_examples": 83, "batch_size": 8}  # 11 batches, the last with 3 real rows
+SIZES = {"members": Ranges(83), "batch_size": 8}  # 11 batches, the last with 3 real rows
 
 
 def column_of(tmp_path, name: str = "column") -> ColumnVersion:
@@ -89,7 +91,7 @@ def test_split_parameters_do_not_split_the_results(fsdp):
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 83])
 def test_every_id_gets_its_value(tmp_path, n):
-    values = to_column(column_of(tmp_path), function=identity, num_examples=n)
+    values = to_column(column_of(tmp_path), function=identity, members=Ranges(n))
     np.testing.assert_array_equal(values, np.arange(n))
 
 
@@ -234,7 +236,7 @@ def test_pair_losses_and_noise_probabilities_are_the_same_on_every_mesh(tmp_path
             method.plain_pair_loss,
             state,
             load=LoadRow(),
-            num_examples=150,
+            members=Ranges(150),
             batch_size=16,
             seed=0,
             column=column_of(tmp_path, f"on_{devices}"),
@@ -246,3 +248,53 @@ def test_pair_losses_and_noise_probabilities_are_the_same_on_every_mesh(tmp_path
     assert losses[0].std() > 0.1 and 0.1 < noise_prob[0].mean() < 0.9
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
     np.testing.assert_allclose(noise_prob[1], noise_prob[0], atol=1e-4)
+
+
+# --- examples that cannot be read, and those that take no part ------------------------------------
+
+
+class LoadSome(LoadNumber):
+    """Every fifth example is broken."""
+
+    def __call__(self, example_id, epoch):
+        if example_id % 5 == 2:
+            raise ReadError("damaged_image", f"example {example_id}")
+        return super().__call__(example_id, epoch)
+
+
+def test_what_cannot_be_read_has_no_value_and_the_others_have_theirs(tmp_path):
+    failed = []
+    values = to_column(
+        column_of(tmp_path),
+        function=identity,
+        load=LoadSome(),
+        on_rows=lambda rows: failed.extend(rows.due[rows.is_replaced & rows.valid]),
+    )
+    ids = np.arange(83)
+    np.testing.assert_array_equal(np.isnan(values), ids % 5 == 2)
+    np.testing.assert_array_equal(values[ids % 5 != 2], ids[ids % 5 != 2])
+    assert sorted(failed) == list(range(2, 83, 5))
+
+
+def test_examples_that_take_no_part_are_not_looked_at(tmp_path):
+    seen = []
+
+    class Recorded(LoadNumber):
+        def __call__(self, example_id, epoch):
+            seen.append(example_id)
+            return super().__call__(example_id, epoch)
+
+    members = Ranges(83, np.array([[10, 40], [80, 83]]))
+    values = to_column(
+        column_of(tmp_path), function=identity, load=Recorded(), members=members
+    )
+    there = np.ones(83, bool)
+    there[10:40] = there[80:] = False
+    np.testing.assert_array_equal(np.isnan(values), ~there)
+    assert set(seen) == set(np.flatnonzero(there))
+
+
+def test_collected_results_say_what_could_not_be_read(caplog):
+    results = mapper().collect(identity, ONE, load=LoadSome(), num_examples=20, batch_size=8)
+    np.testing.assert_array_equal(np.isnan(results), np.arange(20) % 5 == 2)
+    assert "4 of 20 examples" in caplog.text and "damaged_image" in caplog.text

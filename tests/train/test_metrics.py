@@ -4,9 +4,11 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
 
-from nlip_jax.train import metrics
+from nlip_jax.data.pipeline import Reading
+from nlip_jax.train import metrics, stalls
 from nlip_jax.train.metrics import MetricsLog, Progress, read_metrics
 
 
@@ -96,18 +98,18 @@ def clock(monkeypatch):
 
 
 def test_the_progress_line(clock, capsys):
-    progress = Progress(total=100, batch_size=8)
+    progress = Progress(total=100, batch_size=8, reading=Reading())
     progress.start(10)
     clock.now = 4.0
-    progress.waited(1.0)
+    progress.data.add(waited=0.25, copied=0.05, stages=np.zeros(4))
     speeds = progress.report(20, loss=1.25)
     assert speeds == {
         "time/examples_per_second": 20.0,
         "time/step_seconds": 0.4,
-        "time/data_wait_share": 0.25,
+        "time/data_wait_share": pytest.approx(0.075),
     }
     assert capsys.readouterr().err == (
-        "step 20/100  loss 1.2500  20 examples/s  data wait 25%  ETA 0m32s\n"
+        "step 20/100  loss 1.2500  20 examples/s  data wait 8%  ETA 0m32s\n"
     )
     clock.now = 5.0  # the clock began anew with the report
     assert progress.report(22, loss=1.0)["time/step_seconds"] == 0.5
@@ -117,7 +119,7 @@ def test_a_terminal_keeps_one_line(clock, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    progress = Progress(total=2, batch_size=1)
+    progress = Progress(total=2, batch_size=1, reading=Reading())
     progress.start(0)
     clock.now = 7200.0
     progress.report(1, loss=0.5)
@@ -125,3 +127,33 @@ def test_a_terminal_keeps_one_line(clock, monkeypatch):
     progress.report(2, loss=0.5)
     first, second = terminal.getvalue().removesuffix("\n").split("\r\x1b[K")[1:]
     assert "\n" not in first and "ETA 2h00m" in first and "ETA 0m00s" in second
+
+
+# --- stalls ---------------------------------------------------------------------------------------
+def explained(*, waited=0.0, copied=0.0, stages=(0.0, 0.0, 0.0, 0.0), workers=1, cores=8) -> str:
+    time = stalls.DataTime()
+    time.add(waited=waited, copied=copied, stages=np.array(stages))
+    return stalls.explain(time, seconds=10.0, reading=Reading(workers=workers), cores=cores)
+
+
+def test_the_slow_stage_is_named_with_what_to_change():
+    text = explained(waited=5.0, stages=(1.0, 7.0, 1.0, 1.0))
+    assert "waited for data 50% of the time" in text and "decode (70% of making a row)" in text
+    assert "raise config.data.workers from 1 to 2 (this host has 8 cores)" in text
+    text = explained(waited=8.0, stages=(1.0, 30.0, 6.0, 1.0), workers=2, cores=2)
+    assert "all 2 cores are in use where about 19 are needed" in text and "prepare" in text
+    assert "cache_dir" in explained(waited=3.0, stages=(4.0, 1.0, 1.0, 0.0), workers=4, cores=8)
+    assert "copying batches" in explained(waited=1.0, copied=2.0, stages=(0.0, 9.0, 0.0, 0.0))
+    assert "rows came slowly" in explained(waited=9.0)
+
+
+def test_a_stall_is_told_once_for_each_slow_stage(clock, capsys):
+    progress = Progress(total=100, batch_size=8, reading=Reading())
+    progress.start(0)
+    blamed = []
+    for step, slow in enumerate((1, 1, 3, 1), start=1):
+        clock.now = float(step)
+        progress.data.add(waited=0.5, copied=0.0, stages=np.eye(4)[slow])
+        progress.report(step, loss=1.0)
+        blamed.append("slow stage" in capsys.readouterr().err)
+    assert blamed == [True, False, True, True]

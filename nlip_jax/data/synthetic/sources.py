@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nlip_jax.data.source import TRUTH
+from nlip_jax.data.source import NO_HOLES, TRUTH, Numbering, Place
 from nlip_jax.data.synthetic import noise
 from nlip_jax.data.synthetic.captions import describe, thin, word
 from nlip_jax.data.synthetic.draw import Draw
@@ -82,9 +82,19 @@ class SyntheticScenes:
         )
 
     @property
+    def numberings(self) -> tuple[Numbering, ...]:
+        """The one that the fingerprint names."""
+        return (Numbering(len(self), self.fingerprint),)
+
+    @property
     def draws_captions(self) -> bool:
         """A scene keeps its caption."""
         return False
+
+    @property
+    def holes(self) -> np.ndarray:
+        """None."""
+        return NO_HOLES
 
     @property
     def num_images(self) -> int:
@@ -98,9 +108,13 @@ class SyntheticScenes:
         """The image of an example: the one of the same number."""
         return _in_range(example_id, self.num_examples)
 
-    def image(self, image_id: int) -> np.ndarray:
+    def picture(self, image_id: int) -> np.ndarray:
         """The picture, `[image_size, image_size, 3]` uint8 RGB."""
         return render(self.scene(image_id), self.image_size)
+
+    def place(self, image_id: int) -> Place:
+        """Its number; nothing lies anywhere."""
+        return Place("synthetic", f"{self.split}/{image_id}")
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption that training sees, the same one in every epoch."""
@@ -197,9 +211,19 @@ class ClassScenes:
         )
 
     @property
+    def numberings(self) -> tuple[Numbering, ...]:
+        """The one that the fingerprint names."""
+        return (Numbering(len(self), self.fingerprint),)
+
+    @property
     def draws_captions(self) -> bool:
         """A scene keeps its caption."""
         return False
+
+    @property
+    def holes(self) -> np.ndarray:
+        """None."""
+        return NO_HOLES
 
     @property
     def num_images(self) -> int:
@@ -213,9 +237,13 @@ class ClassScenes:
         """The image of an example: the one of the same number."""
         return _in_range(example_id, len(self))
 
-    def image(self, image_id: int) -> np.ndarray:
+    def picture(self, image_id: int) -> np.ndarray:
         """The picture, `[image_size, image_size, 3]` uint8 RGB."""
         return render(self.scene(image_id), self.image_size)
+
+    def place(self, image_id: int) -> Place:
+        """Its number; nothing lies anywhere."""
+        return Place("class_scenes", f"{self.split}/{image_id}")
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The name of the class."""

@@ -1,0 +1,239 @@
+"""Data sets of a config."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from nlip_jax.build.names import lookup
+from nlip_jax.data.formats.array_record import ArrayRecordFormat
+from nlip_jax.data.formats.base import Format
+from nlip_jax.data.formats.folder import FolderFormat
+from nlip_jax.data.formats.labelled import LabelledFormat
+from nlip_jax.data.formats.labelled_folder import LabelledFolderFormat
+from nlip_jax.data.formats.parquet import ParquetFormat
+from nlip_jax.data.formats.table import TableFormat
+from nlip_jax.data.formats.tar import TarFormat
+from nlip_jax.data.index.index import Index
+from nlip_jax.data.index.layout import is_index
+from nlip_jax.data.index.shards import expand_shards
+from nlip_jax.data.index.update import update_index
+from nlip_jax.data.source import Source
+from nlip_jax.data.sources.indexed import IndexedSource
+from nlip_jax.data.sources.mixture import Mixture
+from nlip_jax.data.sources.planted import FirstImages, PlantedMismatch
+from nlip_jax.data.sources.tfds import TfdsSource
+from nlip_jax.data.storage import Storage
+from nlip_jax.data.synthetic import SyntheticScenes
+from nlip_jax.errors import UsageError
+from nlip_jax.sharding import on_leader
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexSpec:
+    """What an index is made of.
+
+    Attributes:
+      shards: files that exist, in the order of their names.
+      format: how they are read.
+      storage: how they are reached.
+    """
+
+    shards: list[str]
+    format: Format
+    storage: Storage
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """A list of names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+FORMATS: dict[str, Callable[[ConfigDict], Format]] = {
+    "tar": lambda spec: TarFormat(caption_keys=_names(spec.caption_key)),
+    "array_record": lambda spec: ArrayRecordFormat(
+        image_key=spec.image_key,
+        caption_keys=_names(spec.caption_key),
+        sample_key=spec.sample_key,
+    ),
+    "parquet": lambda spec: ParquetFormat(
+        image_column=spec.image_column,
+        caption_columns=_names(spec.caption_column),
+        root=spec.root,
+    ),
+    "table": lambda spec: TableFormat(
+        image_column=spec.image_column,
+        caption_columns=_names(spec.caption_column),
+        separator=spec.separator,
+        root=spec.root,
+    ),
+    "folder": lambda spec: FolderFormat(root=spec.root, splits=tuple(spec.splits)),
+    "labelled": lambda spec: LabelledFormat(template=spec.template, class_names=spec.class_names),
+    "labelled_folder": lambda spec: LabelledFolderFormat(template=spec.template),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a data set stands in the config, and where it may put an index.
+
+    Attributes:
+      field: dotted name of its spec.
+      index: folder of its index where the config names none.
+      storage: how files are reached.
+    """
+
+    field: str
+    index: Path
+    storage: Storage
+
+    def part(self, name: str) -> "_Place":
+        """The place of a part of a mixture."""
+        return dataclasses.replace(
+            self,
+            field=f"{self.field}.mixture.{name}",
+            index=self.index.with_name(f"{self.index.name}-{name}"),
+        )
+
+
+def _synthetic(spec: ConfigDict, place: _Place) -> Source:
+    del place
+    return SyntheticScenes(**spec)
+
+
+def _indexed(spec: ConfigDict, place: _Place, *, name: str) -> Source:
+    index_spec, directory = _index_spec(spec, place, name=name), _directory(spec, place)
+
+    def index_once() -> None:  # asked on the leader alone, so that all processes agree
+        if not is_index(directory):
+            update_index(
+                index_spec.shards, index_spec.format, directory, storage=index_spec.storage
+            )
+
+    if not spec.index:
+        on_leader(index_once)
+    index = Index.open(directory, storage=index_spec.storage)
+    index.check(shards=index_spec.shards, format=index_spec.format)
+    source = IndexedSource(
+        index,
+        index_spec.format,
+        storage=index_spec.storage,
+        captions=spec.captions,
+        probabilities=tuple(spec.caption_probabilities),
+    )
+    return FirstImages(source, spec.num_images) if spec.num_images else source
+
+
+def _tfds(spec: ConfigDict, place: _Place) -> Source:
+    if not spec.name:
+        raise UsageError(f"config.{place.field}.tfds.name is empty: name a prepared data set")
+    return TfdsSource(**spec, counts=place.index)
+
+
+def _mixture(spec: ConfigDict, place: _Place) -> Source:
+    if not spec:
+        raise UsageError(
+            f"config.{place.field}.mixture has no parts: add some in the config file, as "
+            "c.data.mixture.NAME = base.mixture_part(SOURCE, SPEC, weight=1.0)"
+        )
+    return Mixture(
+        {name: (_open(part, place.part(name)), part.weight) for name, part in spec.items()}
+    )
+
+
+SOURCES: dict[str, Callable[[ConfigDict, _Place], Source]] = {
+    "synthetic": _synthetic,
+    **{name: functools.partial(_indexed, name=name) for name in FORMATS},
+    "tfds": _tfds,
+    "mixture": _mixture,
+}
+
+
+def make_storage(config: ConfigDict) -> Storage:
+    """How files are reached."""
+    return Storage(**config.data.storage)
+
+
+def index_folder(workdir: Path, name: str) -> Path:
+    """Where the index of a data set goes whose place the config does not name."""
+    return workdir / "index" / name
+
+
+def open_source(
+    spec: ConfigDict, *, field: str, workdir: Path, name: str, storage: Storage
+) -> Source:
+    """Opens a data set.
+
+    Args:
+      spec: has `source`, a key of `SOURCES`, and the block of that name.
+      field: dotted name of the spec in the config.
+      workdir: of the run; an index goes there whose place the config does not name.
+      name: of the data set, for that.
+      storage: how files are reached.
+    """
+    return _open(spec, _Place(field, index_folder(workdir, name), storage))
+
+
+def open_training_source(config: ConfigDict, workdir: Path) -> Source:
+    """The examples of the run, with planted noise if asked for."""
+    source = open_source(
+        config.data, field="data", workdir=workdir, name="data", storage=make_storage(config)
+    )
+    if config.data.plant_mismatch:
+        source = PlantedMismatch(source, config.data.plant_mismatch, config.seed)
+    return source
+
+
+def indexed_sets(config: ConfigDict, workdir: Path) -> dict[Path, IndexSpec]:
+    """The sets of a config that are read through an index, by the folder of that."""
+    storage = make_storage(config)
+    specs = [(config.data, _Place("data", index_folder(workdir, "data"), storage))]
+    for kind, named in config.evaluators.items():
+        for name, spec in named.items():
+            folder = index_folder(workdir, f"{kind}-{name}")
+            specs.append((spec, _Place(f"evaluators.{kind}.{name}", folder, storage)))
+    found = {}
+    for spec, place in specs:
+        for block, where, name in _indexed_blocks(spec, place):
+            found[_directory(block, where)] = _index_spec(block, where, name=name)
+    return found
+
+
+def _open(spec: ConfigDict, place: _Place) -> Source:
+    make = lookup(spec.source, SOURCES, field=f"{place.field}.source")
+    return make(_block(spec, place), place)
+
+
+def _block(spec: ConfigDict, place: _Place) -> ConfigDict:
+    if spec.source not in spec:
+        raise UsageError(f"config.{place.field}.source={spec.source!r} needs a block of that name")
+    return spec[spec.source]
+
+
+def _indexed_blocks(
+    spec: ConfigDict, place: _Place
+) -> Iterator[tuple[ConfigDict, _Place, str]]:
+    """The blocks of a set that name shards: its own, or those of the parts of a mixture."""
+    if spec.source in FORMATS:
+        yield _block(spec, place), place, spec.source
+    elif spec.source == "mixture":
+        for name, part in spec.mixture.items():
+            yield from _indexed_blocks(part, place.part(name))
+
+
+def _directory(spec: ConfigDict, place: _Place) -> Path:
+    return Path(spec.index).expanduser() if spec.index else place.index
+
+
+def _index_spec(spec: ConfigDict, place: _Place, *, name: str) -> IndexSpec:
+    if not spec.shards:
+        raise UsageError(
+            f"config.{place.field}.{name}.shards is empty: name files, such as "
+            f"--config.{place.field}.{name}.shards='data/train/*'"
+        )
+    patterns = spec.shards if isinstance(spec.shards, str) else tuple(spec.shards)
+    format = FORMATS[name](spec)
+    shards = expand_shards(patterns, storage=place.storage, extensions=format.extensions)
+    return IndexSpec(shards=shards, format=format, storage=place.storage)

@@ -1,0 +1,85 @@
+"""Why the devices waited for data: the slow stage, by name, and what to change."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from nlip_jax.data.loading import STAGES
+from nlip_jax.data.pipeline import Reading
+
+WORTH_A_WORD = 0.1  # share of the time
+
+_REMEDIES = {
+    "read": "set config.data.storage.cache_dir for remote shards, or move them to a faster disk",
+    "decode": "store smaller images once (python -m nlip_jax prepare --max_side=...)",
+    "augment": "turn costly operations of config.data.augment off",
+    "tokenise": "raise config.data.threads, or use another config.tokenizer.name",
+}
+
+
+@dataclasses.dataclass
+class DataTime:
+    """Where the time of the data went since the last report, in seconds.
+
+    Attributes:
+      waited: for the next batch, while the devices had none.
+      copied: from host to devices.
+      stages: `[stages]` spent by all threads and workers on the rows, by `STAGES`.
+    """
+
+    waited: float = 0.0
+    copied: float = 0.0
+    stages: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(len(STAGES)))
+
+    def add(self, *, waited: float, copied: float, stages: np.ndarray) -> None:
+        """Adds one batch."""
+        self.waited += waited
+        self.copied += copied
+        self.stages = self.stages + stages
+
+    def share(self, seconds: float) -> float:
+        """Part of some seconds in which the devices had no batch."""
+        return min(1.0, (self.waited + self.copied) / seconds)
+
+
+def slow_stage(time: DataTime) -> str:
+    """The stage that the wait is due to: "copy", or one of `STAGES`."""
+    if time.copied > time.waited:
+        return "copy"
+    return STAGES[int(np.argmax(time.stages))]
+
+
+def explain(time: DataTime, *, seconds: float, reading: Reading, cores: int) -> str:
+    """One sentence on a stall.
+
+    Args:
+      time: since the last report.
+      seconds: since the last report.
+      reading: how rows are read.
+      cores: of this host.
+    """
+    stage, share = slow_stage(time), time.share(seconds)
+    begun = f"the devices waited for data {share:.0%} of the time; "
+    if stage == "copy":
+        return begun + (
+            "most of it went into copying batches to them: use smaller images, or a smaller "
+            "batch on each host"
+        )
+    if not time.stages.any():
+        return begun + "rows came slowly: raise config.data.threads or config.data.workers"
+    lanes = reading.workers or 1
+    total = time.stages.sum()
+    begun += f"the slow stage is {stage} ({time.stages.max() / total:.0%} of making a row): "
+    busy = max(seconds - time.waited - time.copied, 1e-9)
+    needed = math.ceil(total / busy)
+    if lanes < min(cores, needed):
+        return begun + (
+            f"raise config.data.workers from {reading.workers} to "
+            f"{min(cores, needed)} (this host has {cores} cores)"
+        )
+    return begun + (
+        f"all {cores} cores are in use where about {needed} are needed: {_REMEDIES[stage]}"
+        if lanes >= cores
+        else _REMEDIES[stage]
+    )
