@@ -40,7 +40,7 @@ def synthetic_source() -> ConfigDict:
 def indexed_source() -> ConfigDict:
     """What every source has whose files are scanned once, into an index."""
     c = ConfigDict()
-    c.shards = ""  # its files: "data/train/*.tar", "gs://bucket/{00000..00331}.tar"; or several
+    c.shards = ""  # "data/train/*.tar", "gs://bucket/{00000..00331}.tar"; several: with :: between
     c.captions = "expand"  # expand: each caption makes an example | sample: one drawn each epoch
     c.caption_probabilities = ()  # with sample: chance of each caption key; (): first that has one
     c.index = ""  # folder of the index; empty: WORKDIR/index/NAME, made on first use

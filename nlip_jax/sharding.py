@@ -113,6 +113,15 @@ def to_host(array: Array) -> np.ndarray:
     return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
 
 
+def sum_over_processes(counts: np.ndarray) -> np.ndarray:
+    """The sum of the counts of all processes, `[k]` int64 -> `[k]` int64; all of them call it."""
+    if jax.process_count() == 1:
+        return counts
+    # As 32-bit halves: arrays of int64 lose their upper halves on the way through the devices.
+    halves = multihost_utils.process_allgather(np.ascontiguousarray(counts).view(np.uint32))
+    return np.ascontiguousarray(halves).view(np.int64).sum(axis=0)
+
+
 def on_leader(work: Callable[[], None]) -> None:
     """Runs something that writes files on the first process; the others wait, and fail with it."""
     problem = None

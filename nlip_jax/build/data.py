@@ -21,8 +21,8 @@ from nlip_jax.errors import UsageError
 def make_draw(config: ConfigDict, *, source: Source) -> Draw:
     """Which examples of the data take part, and how they are drawn."""
     members: Members = Ranges(len(source), source.holes)
+    low, high = _keep_range(config)
     if config.data.keep_column:
-        low, high = config.data.keep_range
         column = Path(config.data.keep_column).expanduser()
         numberings = [dataclasses.asdict(numbering) for numbering in source.numberings]
         values = read_column(column, numberings=numberings)
@@ -40,6 +40,15 @@ def make_draw(config: ConfigDict, *, source: Source) -> Draw:
         mixture = mixture.source
     bounds = (0, *itertools.accumulate(mixture.part_sizes))
     return Mixed(members, bounds=bounds, weights=mixture.weights)
+
+
+def _keep_range(config: ConfigDict) -> tuple[float, float]:
+    keep_range = tuple(config.data.keep_range)
+    if len(keep_range) != 2 or not keep_range[0] < keep_range[1]:
+        raise UsageError(
+            f"config.data.keep_range={keep_range}: must be two numbers, the lower one first"
+        )
+    return keep_range
 
 
 def make_transform(config: ConfigDict) -> ImageTransform:
@@ -74,7 +83,10 @@ def make_reading(config: ConfigDict) -> Reading:
             f"config.data.workers={config.data.workers}: set one of them to none / 0"
         )
     return Reading(
-        workers=config.data.workers, threads=config.data.threads, prefetch=config.data.prefetch
+        workers=config.data.workers,
+        threads=config.data.threads,
+        prefetch=config.data.prefetch,
+        in_memory=config.data.cache == "memory",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from nlip_jax.build.blocks import check_part, take_block
 from nlip_jax.build.names import lookup
 from nlip_jax.data.formats.array_record import ArrayRecordFormat
 from nlip_jax.data.formats.base import Format
@@ -129,7 +130,10 @@ def _indexed(spec: ConfigDict, place: _Place, *, name: str) -> Source:
 def _tfds(spec: ConfigDict, place: _Place) -> Source:
     if not spec.name:
         raise UsageError(f"config.{place.field}.tfds.name is empty: name a prepared data set")
-    return TfdsSource(**spec, counts=place.index)
+    opened = []
+    # One process counts the captions, and the others find the numbers on disk.
+    on_leader(lambda: opened.append(TfdsSource(**spec, counts=place.index)))
+    return opened[0] if opened else TfdsSource(**spec, counts=place.index)
 
 
 def _mixture(spec: ConfigDict, place: _Place) -> Source:
@@ -138,6 +142,8 @@ def _mixture(spec: ConfigDict, place: _Place) -> Source:
             f"config.{place.field}.mixture has no parts: add some in the config file, as "
             "c.data.mixture.NAME = base.mixture_part(SOURCE, SPEC, weight=1.0)"
         )
+    for name, part in spec.items():
+        check_part(part, field=f"{place.field}.mixture.{name}")
     return Mixture(
         {name: (_open(part, place.part(name)), part.weight) for name, part in spec.items()}
     )
@@ -188,6 +194,7 @@ def open_training_source(config: ConfigDict, workdir: Path) -> Source:
 
 def indexed_sets(config: ConfigDict, workdir: Path) -> dict[Path, IndexSpec]:
     """The sets of a config that are read through an index, by the folder of that."""
+    lookup(config.data.source, SOURCES, field="data.source")
     storage = make_storage(config)
     specs = [(config.data, _Place("data", index_folder(workdir, "data"), storage))]
     for kind, named in config.evaluators.items():
@@ -197,19 +204,18 @@ def indexed_sets(config: ConfigDict, workdir: Path) -> dict[Path, IndexSpec]:
     found = {}
     for spec, place in specs:
         for block, where, name in _indexed_blocks(spec, place):
-            found[_directory(block, where)] = _index_spec(block, where, name=name)
+            directory, index_spec = _directory(block, where), _index_spec(block, where, name=name)
+            if found.setdefault(directory, index_spec) != index_spec:
+                raise UsageError(
+                    f"config.{where.field}.{name}.index={block.index!r}: the index of another set "
+                    "goes there; name a folder of its own"
+                )
     return found
 
 
 def _open(spec: ConfigDict, place: _Place) -> Source:
     make = lookup(spec.source, SOURCES, field=f"{place.field}.source")
-    return make(_block(spec, place), place)
-
-
-def _block(spec: ConfigDict, place: _Place) -> ConfigDict:
-    if spec.source not in spec:
-        raise UsageError(f"config.{place.field}.source={spec.source!r} needs a block of that name")
-    return spec[spec.source]
+    return make(take_block(spec, field=place.field), place)
 
 
 def _indexed_blocks(
@@ -217,9 +223,10 @@ def _indexed_blocks(
 ) -> Iterator[tuple[ConfigDict, _Place, str]]:
     """The blocks of a set that name shards: its own, or those of the parts of a mixture."""
     if spec.source in FORMATS:
-        yield _block(spec, place), place, spec.source
+        yield take_block(spec, field=place.field), place, spec.source
     elif spec.source == "mixture":
-        for name, part in spec.mixture.items():
+        for name, part in take_block(spec, field=place.field).items():
+            check_part(part, field=f"{place.field}.mixture.{name}")
             yield from _indexed_blocks(part, place.part(name))
 
 
@@ -233,7 +240,8 @@ def _index_spec(spec: ConfigDict, place: _Place, *, name: str) -> IndexSpec:
             f"config.{place.field}.{name}.shards is empty: name files, such as "
             f"--config.{place.field}.{name}.shards='data/train/*'"
         )
-    patterns = spec.shards if isinstance(spec.shards, str) else tuple(spec.shards)
     format = FORMATS[name](spec)
-    shards = expand_shards(patterns, storage=place.storage, extensions=format.extensions)
+    shards = expand_shards(
+        spec.shards.split("::"), storage=place.storage, extensions=format.extensions
+    )
     return IndexSpec(shards=shards, format=format, storage=place.storage)

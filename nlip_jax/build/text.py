@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -71,6 +72,13 @@ def make_mask(config: ConfigDict, tokenizer: Tokenizer) -> MaskText:
     )
 
 
+def _read_marker(marker: Path) -> dict[str, Any]:
+    try:
+        return json.loads(marker.read_text())
+    except (OSError, ValueError):  # not there or damaged: nothing is known of the vocabulary
+        return {}
+
+
 def _train_once(spec: ConfigDict, *, source: Source, workdir: Path) -> None:
     """Trains WORKDIR/tokenizer.model, unless it is there and was made from the same.
 
@@ -80,7 +88,7 @@ def _train_once(spec: ConfigDict, *, source: Source, workdir: Path) -> None:
     path, marker = workdir / "tokenizer.model", workdir / "tokenizer.json"
     settings = {"vocab_size": spec.vocab_size, "max_sentences": spec.max_sentences}
     if path.exists():
-        made = json.loads(marker.read_text()) if marker.exists() else {}
+        made = _read_marker(marker)
         trained = SentencePieceTokenizer(path, context_length=spec.context_length)
         if made.get("fingerprint") != trained.fingerprint:
             raise UsageError(

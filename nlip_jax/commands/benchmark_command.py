@@ -1,14 +1,12 @@
 """`benchmark NAME`: measure something on this machine, side by side with its alternative."""
 
 import importlib
-import json
-from pathlib import Path
 
 import jax
 
+from nlip_jax.commands.json_file import check_json_file, write_json_file
 from nlip_jax.commands.table import COMMANDS
 from nlip_jax.errors import UsageError
-from nlip_jax.files import write_atomically
 from nlip_jax.report.table import format_results
 
 
@@ -25,12 +23,11 @@ def main(argv: list[str]) -> int:
         )
     if "json" in flags and not flags["json"]:
         raise UsageError("--json needs a file: --json=FILE")
-    if "json" in flags and not Path(flags["json"]).absolute().parent.is_dir():
-        raise UsageError(f"--json={flags['json']}: there is no such folder; make it first")
+    json_file = check_json_file(flags.get("json", ""))
     numbers = importlib.import_module(f"nlip_jax.commands.benchmarks.{names[0]}").run()
     kind = jax.devices()[0].device_kind
     print(f"on {jax.device_count()} {kind} device(s), jax {jax.__version__}")
     print(format_results(numbers))
-    if "json" in flags:
-        write_atomically(Path(flags["json"]), (json.dumps(numbers, indent=2) + "\n").encode())
+    if json_file is not None:
+        write_json_file(json_file, numbers)
     return 0

@@ -1,6 +1,5 @@
 """`doctor`: read a sample of a config's data as training would, and say what was found."""
 
-import json
 import math
 import os
 import platform
@@ -12,14 +11,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nlip_jax import __version__, build
+from nlip_jax.commands.json_file import check_json_file, write_json_file
 from nlip_jax.commands.ranges import check_numbers
 from nlip_jax.commands.table import COMMANDS
-from nlip_jax.commands.workdir import find_workdir
+from nlip_jax.commands.workdir import find_workdir, make_workdir
 from nlip_jax.config import parse_command_line
 from nlip_jax.data.examine import Findings, examine
 from nlip_jax.data.failures import FAILURES
 from nlip_jax.errors import UsageError
-from nlip_jax.files import write_atomically
 from nlip_jax.train.metrics import read_metrics
 
 _SAMPLE, _RATE = 512, 1000.0
@@ -32,13 +31,11 @@ def main(argv: list[str]) -> int:
     workdir = find_workdir(values["workdir"], argv)
     check_numbers(config)
     count = _number(values["sample"], default=_SAMPLE, flag="sample", least=1)
-    json_file = Path(values["json"]) if values["json"] else None
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UsageError(f"--json={json_file}: there is no such folder; make it first")
+    json_file = check_json_file(values["json"])
     rate, of_rate = _rate(values["rate"], workdir)
 
     transform = build.make_transform(config)
-    workdir.mkdir(parents=True, exist_ok=True)
+    make_workdir(workdir)
     source = build.open_training_source(config, workdir)
     draw = build.make_draw(config, source=source)
     tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)
@@ -52,7 +49,7 @@ def main(argv: list[str]) -> int:
         print(f"evaluation: {name}, {evaluator.source.num_images:,} images")
     found = examine(
         source,
-        members=draw.members,
+        draw=draw,
         transform=transform,
         tokenizer=tokenizer,
         count=count,
@@ -60,8 +57,7 @@ def main(argv: list[str]) -> int:
     )
     print("\n".join(describe(found, config=config, rate=rate, of_rate=of_rate)))
     if json_file is not None:
-        numbers = to_numbers(found, rate=rate)
-        write_atomically(json_file, (json.dumps(numbers, indent=2) + "\n").encode())
+        write_json_file(json_file, to_numbers(found, rate=rate))
     return int(found.bad_share > config.data.max_bad_fraction)
 
 

@@ -1,5 +1,6 @@
 """Fills the page of a run from its files: curves, estimates of noise, telling pairs."""
 
+import contextlib
 import importlib.metadata
 import platform
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from nlip_jax import __version__
 from nlip_jax.commands.session import Session
+from nlip_jax.data.failures import ReadError
 from nlip_jax.data.images.decode import to_pixels
 from nlip_jax.data.source import TRUTH
 from nlip_jax.evaluators.noise import calibration
@@ -73,8 +75,9 @@ def noise_estimate(run: Session, version: int, state: TrainState) -> NoiseEstima
         # Ranked by loss: many probabilities are equal at both ends.
         order = ids[np.argsort(finite, kind="stable")]
         shown = run.config.nlip.num_shown
-        most = [_pair(run, int(i), noise_prob, losses, truth) for i in order[::-1][:shown]]
-        least = [_pair(run, int(i), noise_prob, losses, truth) for i in order[:shown]]
+        known_of = {"noise_prob": noise_prob, "losses": losses, "truth": truth}
+        most = _pairs(run, order[::-1][:shown], **known_of)
+        least = _pairs(run, order[:shown], **known_of)
     return NoiseEstimate(
         step=run.method.refresh_steps[version - 1],
         losses_counts=counts,
@@ -93,16 +96,29 @@ def noise_estimate(run: Session, version: int, state: TrainState) -> NoiseEstima
     )
 
 
+def _pairs(run: Session, example_ids: np.ndarray, **known_of: np.ndarray | None) -> list[Pair]:
+    """Those of some examples that can still be read: a finished run does not fail for a picture."""
+    pairs = []
+    for example_id in example_ids.tolist():
+        with contextlib.suppress(ReadError):
+            pairs.append(_pair(run, example_id, **known_of))
+    return pairs
+
+
 def _pair(
     run: Session,
     example_id: int,
+    *,
     noise_prob: np.ndarray,
     losses: np.ndarray,
     truth: np.ndarray | None,
 ) -> Pair:
     return Pair(
         example_id=example_id,
-        image=to_pixels(run.source.picture(run.source.image_id(example_id))),
+        image=to_pixels(
+            run.source.picture(run.source.image_id(example_id)),
+            max_pixels=run.config.data.max_pixels,
+        ),
         caption=run.source.caption(example_id),
         noise_prob=float(noise_prob[example_id]),
         pair_loss=float(losses[example_id]),

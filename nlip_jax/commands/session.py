@@ -170,6 +170,7 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     reading = build.make_reading(config)
     transform = build.make_transform(config)
     evaluators = build.make_evaluators(config, workdir)
+    _check_keep_column(config, workdir)
     source = build.open_training_source(config, workdir)
     draw = build.make_draw(config, source=source)
     clock = build.make_clock(config, num_examples=len(draw))
@@ -179,9 +180,9 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     method = build.make_method(config, model=model, mesh=mesh, clock=clock)
     if method.columns and source.draws_captions:
         raise UsageError(
-            f"config.data.{config.data.source}.captions='sample' gives a pair another caption each "
-            f"epoch, so it has no lasting noise probability; method={config.method} needs "
-            "captions='expand'"
+            f"config.data.source={config.data.source!r} with captions='sample' gives a pair "
+            "another caption each epoch, so it has no lasting noise probability; "
+            f"method={config.method} needs captions='expand'"
         )
     return Session(
         config=config,
@@ -202,6 +203,16 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
             config, source=source, draw=draw, tokenizer=tokenizer
         ),
     )
+
+
+def _check_keep_column(config: ConfigDict, workdir: Path) -> None:
+    """Refuses to choose examples by a column that this very run will write."""
+    column = Path(config.data.keep_column).expanduser().resolve()
+    if config.data.keep_column and column.is_relative_to(workdir.resolve()):
+        raise UsageError(
+            f"config.data.keep_column={config.data.keep_column} lies in the --workdir of this run, "
+            "which makes its columns itself: choose another --workdir"
+        )
 
 
 def with_cache(session: Session) -> Session:

@@ -5,7 +5,7 @@ import numpy as np
 from nlip_jax import build
 from nlip_jax.commands.ranges import check_numbers
 from nlip_jax.commands.table import COMMANDS
-from nlip_jax.commands.workdir import find_workdir
+from nlip_jax.commands.workdir import find_workdir, make_workdir
 from nlip_jax.config import parse_command_line
 from nlip_jax.data.text.statistics import TextStatistics, measure, sample_captions
 from nlip_jax.data.text.tokenizer import Tokenizer
@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
     config, values = parse_command_line(argv, command="tokenizer", extra_flags=flags)
     workdir = find_workdir(values["workdir"], argv)
     check_numbers(config)
+    make_workdir(workdir)
     source = build.open_training_source(config, workdir)
     tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)
     captions = list(sample_captions(source, _SAMPLE))

@@ -103,7 +103,7 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
         state = run.factory.create()
     else:
         restored = checkpointer.restore(latest, abstract=abstract)
-        state, counts = restored.state, restored.meta["failed_examples"]
+        state, counts = restored.state, restored.meta.get("failed_examples", {})
         if leader:
             print(f"going on from step {latest}", file=sys.stderr)
     log = (

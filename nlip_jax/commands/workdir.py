@@ -39,6 +39,14 @@ def find_workdir(given: str, argv: list[str]) -> Path:
     return workdir
 
 
+def make_workdir(workdir: Path) -> None:
+    """Makes the folder where it does not exist; raises UsageError if that is not possible."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(workdir, error) from error
+
+
 @contextlib.contextmanager
 def lock(workdir: Path, *, flag: str = "--workdir") -> Iterator[None]:
     """Makes the folder and keeps other runs out of it; a killed process lets go of it.
@@ -50,11 +58,11 @@ def lock(workdir: Path, *, flag: str = "--workdir") -> Iterator[None]:
     Raises:
       UsageError: another process works there, or it cannot be written.
     """
+    make_workdir(workdir)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / ".lock").open("a+")
     except OSError as error:
-        raise UsageError(f"the folder {workdir} cannot be written: {error.strerror}") from error
+        raise _cannot_write(workdir, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -68,6 +76,10 @@ def lock(workdir: Path, *, flag: str = "--workdir") -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _cannot_write(workdir: Path, error: OSError) -> UsageError:
+    return UsageError(f"the folder {workdir} cannot be written: {error.strerror}")
 
 
 def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[str, tuple]:

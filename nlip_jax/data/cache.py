@@ -23,11 +23,10 @@ class MemoryCache(SourceView):
 
     An image that cannot be read is not kept, so that each reading of it fails as before.
 
-    Captions are kept as well once they were asked for, unless the source draws them anew.
-
     Images from 0 on are kept until the next would exceed the bound; the others are read from the
-    inner source each time. Kept images are read-only. Pickling takes the images along, so every
-    worker process that receives the cache holds a copy of its own.
+    inner source each time. The captions of kept images are kept as well once they were asked for,
+    unless the source draws them anew. Kept images are read-only. Pickling takes the images along,
+    so every worker process that receives the cache holds a copy of its own.
 
     Args:
       source: where the images come from.
@@ -62,11 +61,12 @@ class MemoryCache(SourceView):
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption of an example."""
-        if self.draws_captions:
-            return self.source.caption(example_id, epoch)
         caption = self._captions.get(example_id)
-        if caption is None:
-            caption = self._captions[example_id] = self.source.caption(example_id)
+        if caption is not None:
+            return caption
+        caption = self.source.caption(example_id, epoch)
+        if not self.draws_captions and self.image_id(example_id) < self.num_cached:
+            self._captions[example_id] = caption
         return caption
 
     def fill(

@@ -11,8 +11,7 @@ from nlip_jax.data.failures import ReadError
 from nlip_jax.data.images.header import image_size
 from nlip_jax.data.images.transform import ImageTransform
 from nlip_jax.data.loading import STAGES
-from nlip_jax.data.members import Members
-from nlip_jax.data.order import WithReplacement
+from nlip_jax.data.order import Draw
 from nlip_jax.data.source import Picture, Place, Source
 from nlip_jax.data.text.tokenizer import Tokenizer
 
@@ -69,24 +68,24 @@ class Findings:
 def examine(
     source: Source,
     *,
-    members: Members,
+    draw: Draw,
     transform: ImageTransform,
     tokenizer: Tokenizer,
     count: int,
     seed: int = 0,
 ) -> Findings:
-    """Reads a random sample as training would, and measures it.
+    """Reads a random sample as training would, in its order, and measures it.
 
     Args:
       source: the data set.
-      members: examples to choose from.
+      draw: which examples take part, and how they are drawn.
       transform: of the images.
       tokenizer: of the captions.
-      count: examples to read, at most as many as there are.
-      seed: of the choice.
+      count: examples to read; all of them where there are no more.
+      seed: of the order.
     """
-    count = min(count, len(members))
-    drawn, _ = WithReplacement(members).at(np.arange(count), seed=seed)
+    count = min(count, len(draw))
+    drawn, _ = draw.at(np.arange(count), seed=seed)
     failed, first, rows, examples = Counter(), {}, [], []
     seconds = np.zeros(len(STAGES))
     for example_id in map(int, drawn):

@@ -90,6 +90,18 @@ class LoadImage:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoadCaption:
+    """The caption of an example, for evaluation."""
+
+    source: Source
+    tokenizer: Tokenizer
+
+    def __call__(self, example_id: int, epoch: int) -> dict[str, np.ndarray]:
+        """The arrays of one caption."""
+        return {"tokens": self.tokenizer.encode(self.source.caption(example_id, epoch))}
+
+
+@dataclasses.dataclass(frozen=True)
 class LoadText:
     """A text by its place in a list, for evaluation."""
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from nlip_jax.errors import UsageError
 
-_BLOCK = 4096  # ids whose members are counted together: 2 bytes of memory for every 8 ids
+_BLOCK = 512  # ids whose members are counted together; the counts take an eighth of the bits' room
+_PIECE = 1 << 22  # ids looked at together while a bitmap is made
 
 
 class Members(Protocol):
@@ -45,7 +46,8 @@ class Ranges:
 
     def __init__(self, num_ids: int, holes: np.ndarray | None = None) -> None:
         holes = np.zeros((0, 2), np.int64) if holes is None else holes
-        starts = np.concatenate([[0], holes[:, 1]]).astype(np.int64)
+        # A hole may lie inside an earlier one.
+        starts = np.concatenate([[0], np.maximum.accumulate(holes[:, 1])]).astype(np.int64)
         stops = np.concatenate([holes[:, 0], [num_ids]]).astype(np.int64)
         kept = stops > starts
         self.num_ids = num_ids
@@ -80,8 +82,8 @@ class Bitmap:
 
     Attributes:
       num_ids: of the data set.
-      bits: `[ceil(num_ids / 8)]` uint8, as of `np.packbits`.
-      places: `[blocks + 1]` int64, members below each block of 4096 ids.
+      bits: `[blocks, 64]` uint8, as of `np.packbits`; 0 from `num_ids` on.
+      places: `[blocks + 1]` int64, members below each block of 512 ids.
     """
 
     num_ids: int
@@ -95,18 +97,17 @@ class Bitmap:
         Raises:
           UsageError: it keeps none.
         """
-        bits = np.zeros(-(-base.num_ids // 8), np.uint8)
-        counts = np.zeros(-(-base.num_ids // _BLOCK), np.int64)
-        piece = 1024 * _BLOCK
-        for start in range(0, base.num_ids, piece):
-            stop = min(start + piece, base.num_ids)
+        bits = np.zeros(-(-base.num_ids // _BLOCK) * (_BLOCK // 8), np.uint8)
+        for start in range(0, base.num_ids, _PIECE):
+            stop = min(start + _PIECE, base.num_ids)
             mask = base.mask(start, stop) & keep.mask(start, stop)
             bits[start // 8 : -(-stop // 8)] = np.packbits(mask)
-            blocks = np.add.reduceat(mask, np.arange(0, stop - start, _BLOCK), dtype=np.int64)
-            counts[start // _BLOCK : start // _BLOCK + len(blocks)] = blocks
-        if not counts.any():
+        bits = bits.reshape(-1, _BLOCK // 8)
+        places = np.zeros(len(bits) + 1, np.int64)
+        np.cumsum(np.bitwise_count(bits).sum(1, dtype=np.int64), out=places[1:])
+        if not places[-1]:
             raise UsageError(f"{keep} keeps none of {len(base)} examples: widen it")
-        return cls(base.num_ids, bits, np.concatenate([[0], np.cumsum(counts)]))
+        return cls(base.num_ids, bits, places)
 
     def __len__(self) -> int:
         return int(self.places[-1])
@@ -114,27 +115,22 @@ class Bitmap:
     def take(self, places: np.ndarray) -> np.ndarray:
         """The ids at some places, `[k]` int64."""
         blocks = self.places.searchsorted(places, side="right") - 1
-        ids = np.empty(len(places), np.int64)
-        for i, (place, block) in enumerate(zip(places, blocks, strict=True)):
-            inside = np.flatnonzero(self._block(block))
-            ids[i] = block * _BLOCK + inside[place - self.places[block]]
-        return ids
+        inside = places - self.places[blocks]
+        up_to = np.cumsum(np.unpackbits(self.bits[blocks], axis=1), axis=1, dtype=np.int16)
+        return blocks * _BLOCK + (up_to <= inside[:, None]).sum(1)
 
     def rank(self, example_id: int) -> int:
         """How many members lie below an id."""
         block, rest = divmod(example_id, _BLOCK)
         if block >= len(self.places) - 1:
             return len(self)
-        return int(self.places[block] + self._block(block)[:rest].sum())
+        return int(self.places[block] + np.unpackbits(self.bits[block])[:rest].sum())
 
     def mask(self, start: int, stop: int) -> np.ndarray:
         """Whether each id in [start, stop) is a member."""
         first = start // 8
-        bits = np.unpackbits(self.bits[first : -(-stop // 8)])
+        bits = np.unpackbits(self.bits.ravel()[first : -(-stop // 8)])
         return bits[start - 8 * first : stop - 8 * first].astype(np.bool_)
-
-    def _block(self, block: int) -> np.ndarray:
-        return np.unpackbits(self.bits[block * _BLOCK // 8 : (block + 1) * _BLOCK // 8])
 
 
 @dataclass(frozen=True, eq=False)

@@ -171,7 +171,7 @@ class Mixed:
         for period in np.unique(positions // _PERIOD):
             here = positions // _PERIOD == period
             place = positions[here] % _PERIOD
-            parts, turns = self._pattern(int(period), seed)
+            parts, turns = _pattern(int(period), seed, tuple(self._slots))
             part[here] = parts[place]
             turn[here] = period * np.diff(self._slots)[parts[place]] + turns[place]
         places, epochs = np.empty_like(positions), np.empty_like(positions)
@@ -182,16 +182,6 @@ class Mixed:
             places[here] = self._places[number] + own_ids
             epochs[here] = turn[here] // size
         return self.members.take(places), epochs
-
-    def _pattern(self, period: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which part stands at every place of a period, and how often it stood there before."""
-        positions = period * _PERIOD + np.arange(_PERIOD)
-        slots = ids_at(positions, num_examples=_PERIOD, seed=seed + _MIXING)
-        parts = self._slots.searchsorted(slots, side="right") - 1
-        turns = np.empty(_PERIOD, np.int64)
-        for number in range(len(self.weights)):
-            turns[parts == number] = np.arange((parts == number).sum())
-        return parts, turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,6 +270,18 @@ class Block:
     ids: np.ndarray
     epochs: np.ndarray
     valid: np.ndarray
+
+
+@functools.lru_cache(maxsize=64)  # small batches ask for the same period again and again
+def _pattern(period: int, seed: int, bounds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Which part stands at every place of a period, and how often it stood there before."""
+    positions = period * _PERIOD + np.arange(_PERIOD)
+    slots = ids_at(positions, num_examples=_PERIOD, seed=seed + _MIXING)
+    parts = np.searchsorted(bounds, slots, side="right") - 1
+    turns = np.empty(_PERIOD, np.int64)
+    for number in range(len(bounds) - 1):
+        turns[parts == number] = np.arange((parts == number).sum())
+    return parts, turns
 
 
 def _uniform(positions: np.ndarray, *, seed: int, stream: int, bound: int) -> np.ndarray:

@@ -6,20 +6,24 @@ by opening the pipeline at the batch it wants. With `workers > 0` rows are made 
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import grain
 import numpy as np
 from absl import flags
 
+from nlip_jax.data import ring
 from nlip_jax.data.failures import KINDS, ReadError
 from nlip_jax.data.loading import STAGES, Loader
 from nlip_jax.data.order import Block, Pass, Stream
-from nlip_jax.data.worker_process import die_with_parent
+from nlip_jax.data.worker_process import die_with_parent, keep_freed_memory
 from nlip_jax.errors import RunError
 
-_BLOCKS = 64  # kept at hand; more than the threads that work on different batches at once
 _ATTEMPTS = 8  # examples tried for one row
+_ON_THE_WAY = 3  # batches between a worker and the trainer beside those made ahead
+
+_ring: ring.Ring | None = None  # of this process, if it is a worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Reading:
       threads: threads that make batches, in this process or in each worker; 0 makes each batch
         when it is asked for.
       prefetch: batches made ahead.
+      in_memory: whether images come from the memory of this process, out of reach of workers.
     """
 
     workers: int = 0
     threads: int = 2
     prefetch: int = 4
+    in_memory: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,42 +88,59 @@ def take_row_info(batch: dict[str, np.ndarray]) -> RowInfo:
     )
 
 
-class _Rows:
-    """Row number of this process -> arrays; what Grain sees as its data source."""
+class _Batches:
+    """Number of a batch -> this process's rows of it; what Grain sees as its data source.
+
+    Whole batches, so that each has the same rows however many threads and workers make them, and
+    Grain's bookkeeping, which takes 15 us an element, comes once for each.
+    """
 
     def __init__(self, *, order: Stream | Pass, load: Loader, num_batches: int):
         self._order, self._load, self._num_batches = order, load, num_batches
-        self._share = len(order.rows)
-        self._blocks: dict[int, Block] = {}
 
     def __len__(self) -> int:
-        return self._num_batches * self._share
+        return self._num_batches
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        batch, row = divmod(int(index), self._share)
-        block = self._blocks.get(batch)
-        if block is None:  # threads may compute it twice; the result is the same
-            block = self._order.block(batch)
-            for old in sorted(self._blocks)[:-_BLOCKS]:
-                self._blocks.pop(old, None)
-            self._blocks[batch] = block
-        return {**self._read(batch, row, block), "valid": block.valid[row]}
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        number = int(number)
+        block = self._order.block(number)
+        info = {
+            "example_id": block.ids.copy(),
+            "valid": block.valid,
+            "failed_id": np.full((len(block.ids), _ATTEMPTS), -1, np.int64),
+            "failed_kind": np.zeros((len(block.ids), _ATTEMPTS), np.int8),
+        }
+        made = self._read(number, 0, block, info)
+        specs = {
+            name: ((len(block.ids), *value.shape), value.dtype) for name, value in made.items()
+        }
+        placed = _ring.place(specs) if _ring is not None else None
+        there = placed.arrays if placed is not None else {}
+        arrays = {name: there[name] if name in there else ring.empty(*specs[name]) for name in made}
+        for row in range(len(block.ids)):  # each goes to its place while it is in the cache
+            made = made if row == 0 else self._read(number, row, block, info)
+            for name, array in arrays.items():
+                array[row] = made[name]
+        for name in there:
+            del arrays[name]
+        return arrays | info | ({ring.HANDLE: placed.handle} if placed is not None else {})
 
-    def _read(self, batch: int, row: int, block: Block) -> dict[str, np.ndarray]:
+    def _read(
+        self, number: int, row: int, block: Block, info: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """The row's example, or the first of its replacements that can be read."""
         example_id, epoch = int(block.ids[row]), int(block.epochs[row])
-        failed_id = np.full(_ATTEMPTS, -1, np.int64)
-        failed_kind = np.zeros(_ATTEMPTS, np.int8)
         for attempt in range(_ATTEMPTS):
             try:
                 arrays = self._load(example_id, epoch)
             except ReadError as error:
-                failed_id[attempt], failed_kind[attempt] = example_id, KINDS.index(error.kind)
                 last = error
-                example_id = self._order.replacement(batch, row, attempt + 1)
+                info["failed_id"][row, attempt] = example_id
+                info["failed_kind"][row, attempt] = KINDS.index(error.kind)
+                example_id = self._order.replacement(number, row, attempt + 1)
             else:
-                known = {"failed_id": failed_id, "failed_kind": failed_kind}
-                return {**arrays, **known, "example_id": np.int64(example_id)}
+                info["example_id"][row] = example_id
+                return arrays
         raise RunError(
             f"{_ATTEMPTS} examples one after another could not be read, the last of them because "
             f"of {last.kind} ({last}): is the storage there? `python -m nlip_jax doctor` looks at "
@@ -142,11 +165,7 @@ def open_batches(
       An iterator of dicts of arrays whose first dimension is this process's share of the batch;
       `take_row_info` takes out what is no input of a model.
     """
-    rows = _Rows(order=order, load=load, num_batches=stop)
-    share = len(order.rows)
-    # Batched before it becomes a stream: Grain hands whole elements to threads and workers, so a
-    # batch has the same rows however many there are.
-    batches = grain.MapDataset.source(rows)[start * share : stop * share].batch(share)
+    batches = grain.MapDataset.source(_Batches(order=order, load=load, num_batches=stop))[start:]
     dataset = batches.to_iter_dataset(
         grain.ReadOptions(
             num_threads=min(reading.threads, reading.prefetch),
@@ -156,19 +175,35 @@ def open_batches(
     if reading.workers:
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which notebooks never parse
             flags.FLAGS(["nlip_jax"])
+        num_slots = reading.prefetch + _ON_THE_WAY if ring.is_available() else 0
         dataset = dataset.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=reading.workers),
-            worker_init_fn=_start_worker,
+            worker_init_fn=functools.partial(_start_worker, num_slots=num_slots),
         )
+        if num_slots:
+            options = grain.experimental.DatasetOptions(min_shm_size=ring.LEAST_BYTES)
+            dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
     iterator = iter(dataset)
     try:
-        yield iterator
+        yield _take_from_rings(iterator)
     finally:
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
 
 
-def _start_worker(index: int, count: int) -> None:
+def _take_from_rings(
+    batches: Iterator[dict[str, np.ndarray]],
+) -> Iterator[dict[str, np.ndarray]]:
+    reader = ring.Reader()
+    for batch in batches:
+        handle = batch.pop(ring.HANDLE, None)
+        yield batch if handle is None else batch | reader.take(handle)
+
+
+def _start_worker(index: int, count: int, *, num_slots: int) -> None:
+    global _ring  # noqa: PLW0603  # a worker process serves one pipeline
     del index, count
     die_with_parent()
+    keep_freed_memory()
+    _ring = ring.Ring(num_slots) if num_slots else None

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
 from collections import Counter, deque
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +14,11 @@ from nlip_jax.data.failures import FAILURES, KINDS
 from nlip_jax.data.pipeline import RowInfo
 from nlip_jax.data.source import Source
 from nlip_jax.errors import RunError
-from nlip_jax.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
 _WINDOW = 10_000  # rows whose share of failures is watched
 _ENOUGH = 1_000  # rows before that share is judged
+_LONGEST = 1 << 16  # bytes of a line, and more than any has
 
 
 class Quarantine:
@@ -40,9 +43,15 @@ class Quarantine:
     ) -> None:
         self.path, self._source, self._limit = path, source, max_bad_fraction
         self.counts = Counter(counts or {})
-        self._listed = {entry["example_id"] for entry in read_quarantine(path)}
+        # A bit for each example, of memory that comes when it is written to: of billions, more may
+        # fail than a set could hold.
+        self._listed = np.zeros(-(-len(source) // 8), np.uint8)
         self._told: set[str] = set()
         self._window: deque[tuple[int, int]] = deque()  # (rows, failures) of the last batches
+        self._read = self._bad = 0  # in the window
+        _cut_half_line(path)
+        for entry in read_quarantine(path):
+            self._mark(entry["example_id"])
 
     def add(self, rows: RowInfo, *, in_training: bool = True) -> None:
         """Takes down what failed in the rows of one batch.
@@ -55,46 +64,72 @@ class Quarantine:
         Raises:
           RunError: too many of the last rows failed.
         """
+        self._watch(len(rows.ids), int(rows.is_replaced.sum()))
         failed = rows.failed_id >= 0
-        for example_id, kind in zip(rows.failed_id[failed], rows.failed_kind[failed], strict=True):
-            self.counts[KINDS[kind]] += in_training
-            self._list(int(example_id), KINDS[kind])
-        self._window.append((len(rows.ids), int(failed[:, 0].sum())))
-        while sum(size for size, _ in self._window) - self._window[0][0] >= _WINDOW:
-            self._window.popleft()
-        read, bad = np.sum(self._window, axis=0)
-        if failed.any() and read >= min(_ENOUGH, len(self._source)) and bad > self._limit * read:
-            kind = KINDS[rows.failed_kind[failed][-1]]
-            raise RunError(
-                f"{bad} of the last {read} examples could not be read, more than "
-                f"config.data.max_bad_fraction={self._limit:g} allows; the last of them: {kind} "
-                f"({FAILURES[kind]}). {self.path} lists them; mend the data or raise the limit, "
-                "and run the same command again"
-            )
-
-    def _list(self, example_id: int, kind: str) -> None:
-        if example_id in self._listed:
+        if not failed.any():
             return
-        place = self._source.place(self._source.image_id(example_id))
-        if kind not in self._told:
-            _LOG.warning(
-                "an example was skipped: %s (%s): %s in %s; further ones of this kind only go to "
-                "%s", *(kind, FAILURES[kind], place.key, place.shard, self.path.name),
+        kinds = [KINDS[kind] for kind in rows.failed_kind[failed]]
+        if in_training:
+            self.counts.update(kinds)
+        self._list(rows.failed_id[failed].tolist(), kinds)
+        enough = self._read >= min(_ENOUGH, len(self._source))
+        if enough and self._bad > self._limit * self._read:
+            raise RunError(
+                f"{self._bad} of the last {self._read} examples could not be read, more than "
+                f"config.data.max_bad_fraction={self._limit:g} allows; the last of them: "
+                f"{kinds[-1]} ({FAILURES[kinds[-1]]}). {self.path} lists them; mend the data or "
+                "raise the limit, and run the same command again"
             )
-            self._told.add(kind)
-        self._listed.add(example_id)
-        entry = {"example_id": example_id, "kind": kind, "shard": place.shard, "key": place.key}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+
+    def _watch(self, size: int, bad: int) -> None:
+        """Moves the window on by a batch."""
+        self._window.append((size, bad))
+        self._read, self._bad = self._read + size, self._bad + bad
+        while self._read - self._window[0][0] >= _WINDOW:
+            size, bad = self._window.popleft()
+            self._read, self._bad = self._read - size, self._bad - bad
+
+    def _list(self, example_ids: list[int], kinds: list[str]) -> None:
+        lines = []
+        for example_id, kind in zip(example_ids, kinds, strict=True):
+            if not self._mark(example_id):
+                continue
+            place = self._source.place(self._source.image_id(example_id))
+            if kind not in self._told:
+                _LOG.warning(
+                    "an example was skipped: %s (%s): %s in %s; further ones of this kind only go "
+                    "to %s", *(kind, FAILURES[kind], place.key, place.shard, self.path.name),
+                )
+                self._told.add(kind)
+            entry = {"example_id": example_id, "kind": kind, "shard": place.shard, "key": place.key}
+            lines.append(json.dumps(entry) + "\n")
+        if lines:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+
+    def _mark(self, example_id: int) -> bool:
+        """Notes that an example is listed; False if it was already."""
+        place, bit = example_id >> 3, np.uint8(1 << (example_id & 7))
+        was_listed = bool(self._listed[place] & bit)
+        self._listed[place] |= bit
+        return not was_listed
 
 
-def read_quarantine(path: Path) -> list[dict]:
-    """The lines of a quarantine.jsonl; one that a kill cut off is left out, and from the file."""
+def read_quarantine(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a quarantine.jsonl; one that a kill cut off is left out."""
     if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_atomically(path, whole.encode())
-    return [json.loads(line) for line in whole.splitlines()]
+        return
+    with path.open(encoding="utf-8") as file:
+        yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+
+def _cut_half_line(path: Path) -> None:
+    """Takes away the end of a file that a kill left without its end of line."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST))
+        tail = file.read()
+        file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)

@@ -9,6 +9,8 @@ import threading
 import time
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_KEPT_BYTES, _LARGEST_KEPT = 1 << 27, 1 << 25
 _POLL_SECONDS = 1.0
 
 
@@ -30,6 +32,18 @@ def die_with_parent() -> None:
         _exit_if_orphaned(parent)  # it may have ended before the order reached the kernel
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def keep_freed_memory() -> None:
+    """Makes glibc reuse freed blocks of some MB, such as those of images.
+
+    By itself it returns them to the kernel, which clears every page when the next image asks for
+    it: an eighth of the time of decoding. Elsewhere this does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if sys.platform == "linux" and mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _exit_if_orphaned(parent: int) -> None:

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from nlip_jax.sharding import sum_over_processes
 
 MAX_CHUNK = 1 << 22  # 16 MB of values hide the cost of a dispatch
 AXIS = "values"
@@ -73,7 +74,7 @@ def percentiles(
         percents: each in [0, 100].
         mesh: whose devices count; all devices when left out.
     """
-    num_values = int(_sum_over_processes(np.array([len(values)]))[0])
+    num_values = int(sum_over_processes(np.array([len(values)]))[0])
     upper = _count(values, np.zeros(0, np.uint32), _upper_half, HALF, mesh)
     upper[: FINITE.start] = upper[FINITE.stop :] = 0
     num_finite = int(upper.sum())
@@ -143,7 +144,7 @@ def _count(
     total = np.zeros(num_bins, np.int64)
     for counts in map_chunks(count, values, mesh):
         total += counts
-    return _sum_over_processes(total)
+    return sum_over_processes(total)
 
 
 @partial(jax.jit, static_argnames=("bin_of", "num_bins", "mesh"))
@@ -192,11 +193,3 @@ def _from_key(key: np.ndarray) -> np.ndarray:
     key = key.astype(np.uint32)
     bits = np.where(key >> 31 == 1, key & np.uint32(0x7FFFFFFF), ~key)
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
-
-
-def _sum_over_processes(counts: np.ndarray) -> np.ndarray:
-    if jax.process_count() == 1:
-        return counts
-    # As 32-bit halves: arrays of int64 lose their upper halves on the way through the devices.
-    halves = multihost_utils.process_allgather(np.ascontiguousarray(counts).view(np.uint32))
-    return np.ascontiguousarray(halves).view(np.int64).sum(axis=0)

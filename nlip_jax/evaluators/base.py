@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from nlip_jax.data.images.transform import ImageTransform
-from nlip_jax.data.loading import LoadImage, LoadText
+from nlip_jax.data.loading import LoadCaption, Loader, LoadImage, LoadText
 from nlip_jax.data.source import Source
 from nlip_jax.data.text.tokenizer import Tokenizer
 from nlip_jax.losses.similarity import Logits
@@ -57,22 +57,26 @@ class Towers:
 
     def embed_images(self, source: Source) -> Features:
         """Features of all images of a source, `[num_images, ...]` on the host."""
-        return self.collect(
+        return self._embed(
             _of_field(self.image_features, "image"),
-            self.params,
             load=LoadImage(source=source, transform=self.transform.without_augmentation()),
-            num_examples=source.num_images,
-            batch_size=self.batch_size,
+            count=source.num_images,
+        )
+
+    def embed_captions(self, source: Source) -> Features:
+        """Features of all captions of a source, `[n, ...]` on the host."""
+        return self._embed(
+            _of_field(self.text_features, "tokens"),
+            load=LoadCaption(source=source, tokenizer=self.tokenizer),
+            count=len(source),
         )
 
     def embed_texts(self, texts: list[str]) -> Features:
         """Features of texts, `[n, ...]` on the host."""
-        return self.collect(
+        return self._embed(
             _of_field(self.text_features, "tokens"),
-            self.params,
             load=LoadText(texts=tuple(texts), tokenizer=self.tokenizer),
-            num_examples=len(texts),
-            batch_size=self.batch_size,
+            count=len(texts),
         )
 
     def score(self, images: Features, texts: Features) -> Logits:
@@ -93,6 +97,13 @@ class Towers:
                 per_image[rows, columns] = np.asarray(block.per_image)[: shape[0], : shape[1]]
                 per_text[columns, rows] = np.asarray(block.per_text)[: shape[1], : shape[0]]
         return Logits(per_image=per_image, per_text=per_text)
+
+    def _embed(
+        self, features: Callable[[PyTree, dict], Features], *, load: Loader, count: int
+    ) -> Features:
+        return self.collect(
+            features, self.params, load=load, num_examples=count, batch_size=self.batch_size
+        )
 
 
 def _length(features: Features) -> int:

@@ -23,9 +23,8 @@ class Retrieval:
     def run(self, towers: Towers) -> dict[str, float]:
         """recall@1/5/10 and median rank both ways, and the mean of the six recalls."""
         owners = np.array([self.source.image_id(i) for i in range(len(self.source))])
-        captions = [self.source.caption(i) for i in range(len(self.source))]
         logits = towers.score(
-            towers.embed_images(self.source), towers.embed_texts(captions)
+            towers.embed_images(self.source), towers.embed_captions(self.source)
         )
         images = np.arange(self.source.num_images)
         results = {}
@@ -43,8 +42,8 @@ class Retrieval:
 def ranks(scores: np.ndarray, is_right: np.ndarray) -> np.ndarray:
     """Place of the best right candidate of each query, from 0.
 
-    A wrong candidate with the same score comes first, and NaN is no score at all: features that
-    collapse to one point or are not finite earn nothing.
+    A wrong candidate with the same score comes first: features that collapse to one point earn
+    nothing. NaN is no score: it is neither right nor before another that is.
 
     Args:
       scores: [queries, candidates].
@@ -53,6 +52,6 @@ def ranks(scores: np.ndarray, is_right: np.ndarray) -> np.ndarray:
     Returns:
       [queries]; the number of candidates where a query has no right one.
     """
-    best = np.where(is_right, scores, -np.inf).max(1, keepdims=True)
-    rank = (~(scores < best) & ~is_right).sum(1)
+    best = np.fmax.reduce(np.where(is_right, scores, -np.inf), axis=1, keepdims=True)
+    rank = (((scores >= best) | (best == -np.inf)) & ~is_right).sum(1)
     return np.where(is_right.any(1), rank, scores.shape[1])

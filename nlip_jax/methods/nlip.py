@@ -85,9 +85,9 @@ class Nlip(Clip):
             noise_prob.prepare()
             if jax.process_index() == 0:
                 describe_fit(fitted)
-            noise_prob.write_dense(
-                self.posterior(fitted.mixture, own), meta=mixture_to_json(fitted.mixture)
-            )
+            found = self.posterior(fitted.mixture, own)
+            found[np.isnan(own)] = np.nan  # who keeps what is clean shall not keep the unknown
+            noise_prob.write_dense(found, meta=mixture_to_json(fitted.mixture))
         mixture = mixture_from_json(noise_prob.meta())
         placed = jax.tree.map(
             lambda new, old: jax.device_put(new, old.sharding), mixture, state.method_state

@@ -4,6 +4,7 @@ Order of work at a step, which makes every kill harmless: update, log, checkpoin
 is due *at* the step (refresh, evaluation), which starts from the checkpoint and may be repeated.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -13,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from nlip_jax import phases, sharding
@@ -27,6 +27,7 @@ from nlip_jax.errors import Preempted, RunError
 from nlip_jax.methods.base import Episode, Method
 from nlip_jax.train import stop
 from nlip_jax.train.metrics import MetricsLog, Progress
+from nlip_jax.train.stalls import DeviceWatch
 from nlip_jax.types import TrainState
 
 # Steps the host may be ahead of the devices: enough to keep them busy, few enough that batches do
@@ -115,13 +116,14 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
         reading=trainer.reading,
         visible=trainer.log is not None,
     )
-    with open_batches(
+    opened = open_batches(
         order=trainer.order,
         load=trainer.load,
         start=step,
         stop=plan.total,
         reading=trainer.reading,
-    ) as batches:
+    )
+    with opened as batches, contextlib.closing(DeviceWatch()) as devices:
         columns = trainer.columns(episode)
         recent: list[tuple[int, dict]] = []  # metrics on the devices since the last log
         progress.start(step)
@@ -161,15 +163,17 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             rows = take_row_info(batch)
             trainer.quarantine.add(rows)
             batch = sharding.to_devices(_join(batch, rows.ids, columns), trainer.mesh)
+            ready = time.perf_counter()
             progress.data.add(
-                waited=arrived - asked,
-                copied=time.perf_counter() - arrived,
+                waited=devices.idle(asked, arrived),
+                copied=devices.idle(arrived, ready),
                 stages=rows.stage_seconds,
             )
 
             # --- update ---------------------------------------------------------------------------
             with jax.transfer_guard("disallow"):
                 state, metrics = trainer.step(state, batch)
+            devices.follow(metrics)
             step += 1
             recent.append((step, metrics))
             if len(recent) > _MAX_AHEAD:
@@ -204,17 +208,20 @@ def failures(quarantine: Quarantine) -> Counter:
     """Examples that could not be read in training so far, by kind, on all processes together."""
     if jax.process_count() == 1:
         return quarantine.counts
-    own = np.array([quarantine.counts[kind] for kind in KINDS], np.int32)
-    totals = multihost_utils.process_allgather(own).reshape(-1, len(KINDS)).sum(0)
+    totals = sharding.sum_over_processes(
+        np.array([quarantine.counts[kind] for kind in KINDS], np.int64)
+    )
     return Counter({kind: int(n) for kind, n in zip(KINDS, totals, strict=True) if n})
 
 
 def _join(
     batch: dict[str, np.ndarray], ids: np.ndarray, columns: dict[str, np.ndarray | None]
 ) -> dict[str, np.ndarray]:
-    """Adds per-example knowledge to a batch, by id; 0 while it is unknown."""
+    """Adds per-example knowledge to a batch, by id; 0 while it is unknown, as NaN says it is."""
     for name, values in columns.items():
-        batch[name] = np.zeros(len(ids), np.float32) if values is None else values[ids]
+        known = np.zeros(len(ids), np.float32) if values is None else np.asarray(values[ids])
+        known[np.isnan(known)] = 0
+        batch[name] = known
     return batch
 
 

@@ -158,7 +158,8 @@ class Mapper:
     ) -> PyTree:
         """Results of all examples in memory on every process, `[n, ...]` in the order of ids.
 
-        Those of examples that cannot be read are NaN, with one line that says how many.
+        Those of examples that cannot be read are NaN, with one line that says how many of those
+        that this process has read.
 
         Args:
           function: (params, batch) -> pytree of floats [b, ...].
@@ -181,7 +182,7 @@ class Mapper:
         if failed:
             _LOG.warning(
                 "%d of %d examples of an evaluation set could not be read and count as wrong: %s",
-                *(failed.total(), num_examples, dict(failed)),
+                *(failed.total(), sum(map(len, ids)), dict(failed)),
             )
         own_ids = np.concatenate(ids)
         own = jax.tree.map(lambda *rows: np.concatenate(rows), *results)

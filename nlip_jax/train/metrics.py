@@ -85,7 +85,7 @@ class Progress:
         self._total, self._batch_size, self._reading = total, batch_size, reading
         self._visible, self._is_terminal = visible, sys.stderr.isatty()
         self._step = self._since = None
-        self._told: str | None = None  # the stage that was last blamed
+        self._told: set[str] = set()  # stages that were blamed
         self.data = stalls.DataTime()
 
     def start(self, step: int) -> None:
@@ -123,7 +123,7 @@ class Progress:
     def _blame(self, seconds: float) -> None:
         stalled = self.data.share(seconds) > stalls.WORTH_A_WORD
         stage = stalls.slow_stage(self.data) if stalled else None
-        if stage is not None and stage != self._told:
+        if stage is not None and stage not in self._told:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
             text = stalls.explain(
                 self.data,
@@ -132,7 +132,7 @@ class Progress:
                 cores=cores or os.cpu_count() or 1,
             )
             self.say(text)
-            self._told = stage
+            self._told.add(stage)
 
     def say(self, text: str) -> None:
         """A line of its own between the progress lines."""

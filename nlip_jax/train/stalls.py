@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
+import jax
 import numpy as np
 
 from nlip_jax.data.loading import STAGES
 from nlip_jax.data.pipeline import Reading
+from nlip_jax.types import PyTree
 
 WORTH_A_WORD = 0.1  # share of the time
 
@@ -18,13 +22,46 @@ _REMEDIES = {
 }
 
 
+class DeviceWatch:
+    """Notices when the devices have finished the last step, whatever the loop does meanwhile.
+
+    The host runs ahead of the devices: that it waits for a batch does not mean that they do.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device-watch")
+        self._finished: Future[float] | None = None
+
+    def follow(self, result: PyTree) -> None:
+        """A step was started, with these arrays as its result."""
+        self._finished = self._thread.submit(_finish, result)
+
+    def idle(self, begin: float, end: float) -> float:
+        """Seconds between two moments of the past in which the devices had no step to work on.
+
+        0 until the first step: the start of worker processes is no stall.
+        """
+        if self._finished is None or not self._finished.done():
+            return 0.0
+        return max(0.0, end - max(begin, self._finished.result()))
+
+    def close(self) -> None:
+        """Lets go of the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _finish(result: PyTree) -> float:
+    jax.block_until_ready(result)
+    return time.perf_counter()
+
+
 @dataclasses.dataclass
 class DataTime:
     """Where the time of the data went since the last report, in seconds.
 
     Attributes:
-      waited: for the next batch, while the devices had none.
-      copied: from host to devices.
+      waited: for the next batch, by the devices.
+      copied: from host to devices, while these had nothing else to do.
       stages: `[stages]` spent by all threads and workers on the rows, by `STAGES`.
     """
 
@@ -68,13 +105,13 @@ def explain(time: DataTime, *, seconds: float, reading: Reading, cores: int) -> 
         )
     if not time.stages.any():
         return begun + "rows came slowly: raise config.data.threads or config.data.workers"
-    lanes = reading.workers or 1
     total = time.stages.sum()
     begun += f"the slow stage is {stage} ({time.stages.max() / total:.0%} of making a row): "
     busy = max(seconds - time.waited - time.copied, 1e-9)
-    needed = math.ceil(total / busy)
+    needed, lanes = math.ceil(total / busy), reading.workers or 1
     if lanes < min(cores, needed):
-        return begun + (
+        first = "set config.data.cache to 'none' and " if reading.in_memory else ""
+        return begun + first + (
             f"raise config.data.workers from {reading.workers} to "
             f"{min(cores, needed)} (this host has {cores} cores)"
         )

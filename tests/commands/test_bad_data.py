@@ -56,7 +56,7 @@ def test_a_run_on_broken_data(  # noqa: PLR0917
     assert code == 0, err
     results = without_clock(tmp_path / "whole" / "results.json")
     assert results["data/failed_examples"] >= 3 and np.isfinite(results["noise/auc"])
-    listed = read_quarantine(tmp_path / "whole" / "quarantine.jsonl")
+    listed = list(read_quarantine(tmp_path / "whole" / "quarantine.jsonl"))
     assert {entry["example_id"] for entry in listed} == set(BROKEN)
     assert {entry["key"] for entry in listed} >= {"00017"}
     kinds = {entry["example_id"]: entry["kind"] for entry in listed}
@@ -66,6 +66,9 @@ def test_a_run_on_broken_data(  # noqa: PLR0917
     counts = [line["data/failed_examples"] for line in lines if "train/loss" in line]
     assert counts == sorted(counts) and counts[-1] == results["data/failed_examples"]
     assert "report.html" in out
+    column = tmp_path / "whole" / "columns" / "noise_prob" / "0001"
+    noise_prob = np.load(column / "part-00000-of-00001.npy")
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(noise_prob)), sorted(BROKEN))
 
     # Stopped in mid-epoch and gone on with, nothing of it differs.
     parts = arguments(tiny, tmp_path / "parts", shards)
@@ -82,6 +85,12 @@ def test_a_run_on_broken_data(  # noqa: PLR0917
             for w in ("whole", "parts")
         )
         assert whole == resumed
+
+
+def test_a_run_cannot_choose_by_its_own_columns(command, tiny, tmp_path, shards):
+    own = arguments(tiny, tmp_path, shards, **{"data.keep_column": tmp_path / "columns" / "a"})
+    code, _, err = command("train", *own)
+    assert code == 2 and "which makes its columns itself" in err and "\n" not in err.strip(), err
 
 
 def test_too_much_of_it_stops_the_run(command, tiny, tmp_path, shards):

@@ -111,14 +111,13 @@ def test_webdataset_without_torch_sends_batches_through_pipes(setting):
 
 
 def test_tfdata_makes_what_we_make(setting):
-    pytest.importorskip("tensorflow", reason="tensorflow-cpu is not installed")
-    batches = data_tfdata.open_images(
-        shards=list(setting.shards.paths),
-        records=str(setting.folder / "test_records"),
-        **setting.arguments(scale=SCALE, workers=1),
-    )
-    images = next(batches)
-    assert images.shape == (8, 24, 24, 3) and images.dtype == np.uint8
+    entries, missing = data_speed.find_entries(setting)
+    if "tfdata" in missing:
+        pytest.skip(missing["tfdata"])
+    arguments = setting.arguments(scale=SCALE, workers=1) | entries["tfdata"].arguments
+    where = {"folder": setting.folder, "python": entries["tfdata"].python}
+    with data_contender.start(data_tfdata.__name__, arguments, **where) as tfdata:
+        assert tfdata.take(2).images == 16
 
 
 def test_pipelines_that_cannot_run_are_named(setting, monkeypatch, capfd):
@@ -173,14 +172,14 @@ def test_summary_divides_medians():
     assert found["ratio_vs_webdataset"] == 4
 
 
-def test_all_stages_make_the_same_batches(setting):
+def test_stages(setting):
     arguments = setting.arguments(scale=SCALE, workers=0) | {"index": setting.index}
-    first, *others = (
-        np.asarray(next(data_ours.open_images(until=stage, **arguments)))
-        for stage in data_ours.STAGES
+    rows, host, device = (
+        next(data_ours.open_stage(until=stage, **arguments)) for stage in data_ours.STAGES
     )
-    assert first.shape == (8, 24, 24, 3) and len(others) == 2
-    assert all(np.array_equal(first, images) for images in others)
+    assert len(rows) == len(host) == len(device) == 8
+    assert host.shape == (8, 24, 24, 3) and host.dtype == np.uint8
+    assert np.array_equal(host, np.asarray(device))
 
 
 @pytest.mark.slow

@@ -49,6 +49,22 @@ def test_index(command, tmp_path):
 
     code, _, err = command("index", "--config=configs/quickstart.py", f"--workdir={tmp_path}/w")
     assert code == 2 and "config.data.source='synthetic'" in err and "nothing to index" in err
+    code, _, err = command(*argv, "--config.data.source=tars")
+    assert code == 2 and "config.data.source='tars': choose one of synthetic, tar" in err
+
+
+def test_several_patterns(command, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_tar(tmp_path / name / "0.tar", sample("k", ["x"]))
+    code, out, _ = command(
+        "index",
+        "--config=configs/quickstart.py",
+        "--config.data.source=tar",
+        f"--config.data.tar.shards={tmp_path}/a/*.tar::{tmp_path}/b/0.tar",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert code == 0 and ": 2 shards, fingerprint " in out
 
 
 def test_long_lists_are_cut(command, tmp_path):

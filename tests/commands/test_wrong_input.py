@@ -63,6 +63,8 @@ def make_tar(path, *, caption=b"a red circle", count=3):
         ("--config.data.source=tfds", ["tfds.name"]),
         ("--config.data.source=mixture", ["mixture_part"]),
         ("--config.data.keep_column=/no/such/column", ["no finished column"]),
+        ("--config.data.keep_range=(0.7, 0.2)", ["(0.7, 0.2)", "lower one first"]),
+        ("--config.data.keep_range=(0.7,)", ["(0.7,)", "two numbers"]),
         ("--config.data.augment.policy=mixup", ["none, randaugment", "autoaugment"]),
         ("--config.data.mask_rate=0.0", ["mask_rate"]),
         ("--config.data.source=tar", ["shards"]),
@@ -165,7 +167,7 @@ def test_wrong_usage(command, argv, words):
     assert code == 2 and err.count("\n") == 1 and all(word in err for word in words), err
 
 
-@pytest.mark.parametrize("name", ["train", "index", "tokenizer", "benchmark"])
+@pytest.mark.parametrize("name", ["train", "index", "prepare", "tokenizer", "doctor", "benchmark"])
 def test_help_is_complete(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0 and f"nlip_jax {name}" in out

@@ -225,3 +225,11 @@ def test_files_are_kept_as_pixels_and_broken_ones_fail_as_before(num_processes):
             assert caught.value.kind == "not_an_image"
         else:
             np.testing.assert_array_equal(cache.picture(number), plain.picture(number))
+
+
+def test_captions_are_kept_of_kept_images_alone():
+    """Whatever the number of captions, what is kept is bounded by the images that are."""
+    cache = MemoryCache(SOURCE, 7 * IMAGE_BYTES)
+    cache.fill()
+    assert [cache.caption(i) for i in range(50)] == [SOURCE.caption(i) for i in range(50)]
+    assert sorted(cache._captions) == list(range(7))

@@ -140,7 +140,12 @@ def test_holes_are_skipped():
     check_members(Ranges(50), np.arange(50), 50)
 
 
-@pytest.mark.parametrize("n", [50, 4096, 9000, 4096 * 1024 + 77])
+def test_holes_may_lie_in_one_another():
+    members = Ranges(50, np.array([[5, 30], [7, 9], [10, 10], [29, 35]]))
+    check_members(members, np.r_[0:5, 35:50], 50)
+
+
+@pytest.mark.parametrize("n", [50, 512, 4096, 9000, 4096 * 1024 + 77])
 def test_a_column_chooses_members(n):
     values = np.random.default_rng(0).random(n).astype(np.float32)
     values[5], values[30] = np.nan, 0.25

@@ -56,7 +56,7 @@ def test_each_example_is_listed_once_with_its_place(tmp_path):
     ]
     assert again.counts == {"truncated_image": 3, "not_an_image": 2}
     again.add(rows((1, "empty_image")), in_training=False)
-    assert again.counts.total() == 5 and len(read_quarantine(again.path)) == 4
+    assert again.counts.total() == 5 and len(list(read_quarantine(again.path))) == 4
 
 
 def test_the_first_of_each_kind_is_told(tmp_path, caplog):
@@ -84,6 +84,18 @@ def test_too_many_failures_in_a_window_stop_the_run(tmp_path):
         account.add(rows(*bad))  # 6 %, of too few rows to tell
     with pytest.raises(RunError, match=r"60 of the last 1000 .*fraction=0\.05.*damaged_image"):
         account.add(rows(*bad))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_the_window_forgets(tmp_path, size):
+    """Batches of any size: what failed 10,000 rows ago does not count any more."""
+    account = quarantine(tmp_path, max_bad_fraction=0.5)
+    for _ in range(1400 // size):
+        account.add(rows(*[(5, "damaged_image")] * (size // 2), size=size))
+    for _ in range(11_000 // size):
+        account.add(rows(size=size))
+    assert account._bad == 0 and 10_000 <= account._read < 10_000 + size
+    assert len(account._window) == -(-10_000 // size)
 
 
 def test_failures_that_lie_apart_do_not(tmp_path):

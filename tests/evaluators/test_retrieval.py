@@ -72,7 +72,17 @@ def test_one_pair_is_found():
 def test_ranks():
     scores = np.array([[3.0, 2, 1], [3, 2, 1], [1, 1, 0], [1, 1, 0], [5, np.nan, 1]])
     is_right = np.array([[1, 0, 0], [0, 1, 1], [1, 0, 0], [1, 1, 0], [0, 0, 1]], bool)
-    np.testing.assert_array_equal(ranks(scores, is_right), [0, 1, 1, 0, 2])
+    np.testing.assert_array_equal(ranks(scores, is_right), [0, 1, 1, 0, 1])
+
+
+def test_what_cannot_be_read_is_wrong_and_spoils_nothing_else():
+    """One image and one caption of another have no features; all else is found as before."""
+    images, texts = normal(13, 32), normal(13, 32)[list(OWNERS)]
+    images[4], texts[OWNERS.index(5)] = np.nan, np.nan
+    results = run(images, texts)
+    assert results["image_to_text/recall@1"] == pytest.approx(12 / 13)
+    lost = OWNERS.count(4) + 1
+    assert results["text_to_image/recall@10"] == pytest.approx(1 - lost / len(OWNERS))
 
 
 def test_a_query_without_a_right_answer_comes_last():

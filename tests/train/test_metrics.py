@@ -1,8 +1,11 @@
 """metrics.jsonl: each step once, whatever was killed; and the progress line."""
 
+import contextlib
 import io
 import json
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -156,4 +159,37 @@ def test_a_stall_is_told_once_for_each_slow_stage(clock, capsys):
         progress.data.add(waited=0.5, copied=0.0, stages=np.eye(4)[slow])
         progress.report(step, loss=1.0)
         blamed.append("slow stage" in capsys.readouterr().err)
-    assert blamed == [True, False, True, True]
+    assert blamed == [True, False, True, False]
+
+
+def test_images_in_memory_are_out_of_reach_of_workers():
+    time = stalls.DataTime(waited=5.0, stages=np.array([0.0, 7.0, 1.0, 1.0]))
+    text = stalls.explain(time, seconds=10.0, reading=Reading(in_memory=True), cores=8)
+    assert "set config.data.cache to 'none' and raise config.data.workers from 0 to 2" in text
+
+
+class Step:
+    """The result of a step that the devices are working on."""
+
+    def __init__(self):
+        self.done = threading.Event()
+
+    def block_until_ready(self):
+        self.done.wait(60)
+        return self
+
+
+def test_the_devices_wait_only_when_they_have_nothing_to_do():
+    with contextlib.closing(stalls.DeviceWatch()) as devices:
+        assert devices.idle(0.0, 9.0) == 0  # before the first step
+        first, second = Step(), Step()
+        devices.follow({"loss": first})
+        devices.follow({"loss": second})
+        first.done.set()
+        asked = time.perf_counter()
+        assert devices.idle(asked, asked + 9) == 0  # busy with the second
+        second.done.set()
+        finished = devices._finished.result(60)
+        assert devices.idle(asked, finished + 2) == pytest.approx(2)
+        assert devices.idle(finished + 1, finished + 2) == pytest.approx(1)
+        assert devices.idle(asked, finished) == 0

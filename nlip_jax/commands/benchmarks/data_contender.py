@@ -26,6 +26,7 @@ PROC = Path("/proc")
 _POLL_SECONDS = 0.05
 _REST_POLLS = 5  # at rest: this many polls in a row ...
 _REST_LOAD = 0.1  # ... with less than this share of a core busy
+_END_SECONDS = 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SESSION, _TIMES = 3, slice(11, 15)  # proc(5): of the fields behind the command's name
 
@@ -142,12 +143,14 @@ def start(
             contender.take(1)  # the first batch is when much of it starts
             yield contender
         finally:
-            process.stdin.close()  # the end of its input, upon which it ends
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()  # the end of its input, upon which it ends
             try:
-                process.wait(timeout=20)
+                process.wait(_END_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            process.stdout.close()
 
 
 def serve(batches: Iterator[Any]) -> None:

@@ -1,5 +1,6 @@
 """Our pipeline, opened as a training run opens it."""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from nlip_jax.data.text.sentence_piece import SentencePieceTokenizer
 _ENDLESS = 10**9  # batches
 
 
-def open_images(
+def open_stage(
     *,
     index: str,
     tokenizer: str,
@@ -32,7 +33,7 @@ def open_images(
     workers: int,
     until: str = "host",
 ) -> Iterator[np.ndarray]:
-    """Endless batches of images.
+    """Endless batches.
 
     Args:
       index: folder of the index of the shards.
@@ -45,7 +46,8 @@ def open_images(
       until: how far examples go, a key of `STAGES`.
 
     Yields:
-      `[b, size, size, 3]` uint8, or a list of `[size, size, 3]`.
+      As many things as there are rows in a batch: images, `[b, size, size, 3]` uint8, except where
+      they go nowhere.
     """
     storage = Storage()
     source = IndexedSource(Index.open(index, storage=storage), TarFormat(), storage=storage)
@@ -60,17 +62,14 @@ def open_images(
     yield from STAGES[until](order, load, Reading(workers=workers, threads=1, prefetch=2))
 
 
-def _rows(order: Stream, load: LoadPair, reading: Reading) -> Iterator[list[np.ndarray]]:
-    """Rows made one after another in this thread: what a batch costs without a pipeline."""
+def _rows(order: Stream, load: LoadPair, reading: Reading) -> Iterator[np.ndarray]:
+    """Ids whose rows were made one after another in this thread, and forgotten at once."""
     del reading
-    batch = 0
-    while True:
+    for batch in itertools.count():
         block = order.block(batch)
-        yield [
-            load(example_id, epoch)["image"]
-            for example_id, epoch in zip(block.ids.tolist(), block.epochs.tolist(), strict=True)
-        ]
-        batch += 1
+        for example_id, epoch in zip(block.ids.tolist(), block.epochs.tolist(), strict=True):
+            load(example_id, epoch)
+        yield block.ids
 
 
 def _host(order: Stream, load: LoadPair, reading: Reading) -> Iterator[np.ndarray]:
@@ -91,4 +90,4 @@ STAGES = {"rows": _rows, "host": _host, "device": _device}
 
 
 if __name__ == "__main__":
-    serve(open_images(**json.loads(sys.argv[1])))
+    serve(open_stage(**json.loads(sys.argv[1])))

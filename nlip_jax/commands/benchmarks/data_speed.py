@@ -48,7 +48,7 @@ def find_entries(setting: Setting) -> tuple[dict[str, Entry], dict[str, str]]:
             entries["open_clip"] = Entry(data_webdataset.__name__, normalised, headline_only=True)
     else:
         missing["webdataset"] = "webdataset is missing: pip install nlip_jax[test]"
-    python = os.environ.get(data_tfdata.PYTHON_VARIABLE, sys.executable)
+    python = os.path.abspath(os.environ.get(data_tfdata.PYTHON_VARIABLE, sys.executable))
     if _imports(python, data_tfdata.NEEDS):
         records = {**shards, "records": str(setting.folder / "records")}
         entries["tfdata"] = Entry(data_tfdata.__name__, records, python)

@@ -12,6 +12,7 @@ from nlip_jax.data.failures import ReadError
 from nlip_jax.data.formats.base import Scan
 from nlip_jax.data.formats.collect import Collector
 from nlip_jax.data.formats.records import CAPTIONS, IMAGE, KEY, Record, decode_record
+from nlip_jax.data.formats.texts import check_caption_keys
 from nlip_jax.data.storage import Storage
 from nlip_jax.errors import UsageError
 
@@ -40,6 +41,9 @@ class ArrayRecordFormat:
     name: ClassVar[str] = "array_record"
     extensions: ClassVar[tuple[str, ...]] = ("array_record", "arrayrecord")
     row: ClassVar[np.dtype] = np.dtype([("record", "<u8")])
+
+    def __post_init__(self) -> None:
+        check_caption_keys(self.caption_keys)
 
     @property
     def num_caption_keys(self) -> int:

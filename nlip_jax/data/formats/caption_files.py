@@ -53,7 +53,10 @@ def _token_pairs(text: str) -> Iterator[_Pair]:
     for line in filter(None, (line.strip("\r") for line in text.split("\n"))):
         match = _TOKEN.fullmatch(line)
         if not match:
-            raise ValueError(f"neither JSON nor FILE<tab>caption in the line {line[:60]!r}")
+            raise ValueError(
+                f"neither JSON nor FILE<tab>caption in the line {line[:60]!r}; a table whose first "
+                "line names its columns is read by data.source=table"
+            )
         yield match["file"].strip(), match["caption"]
 
 

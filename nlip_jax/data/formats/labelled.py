@@ -59,7 +59,12 @@ class LabelledFormat:
 
     def scan(self, path: str, storage: Storage) -> Scan:
         """Finds the images in folders."""
-        labels = self._labels(storage)
+        try:
+            labels = self._labels(storage)
+        except OSError as error:
+            raise UsageError(
+                f"class_names={self.class_names!r} cannot be read ({error.strerror or error})"
+            ) from error
         file = storage.open(path)
         try:
             collector, names = Collector(self.row), set()

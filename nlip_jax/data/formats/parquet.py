@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nlip_jax.data.formats.base import OpenShard, Scan
+from nlip_jax.data.formats.texts import check_caption_keys
 from nlip_jax.data.storage import Storage
 
 
@@ -34,6 +35,9 @@ class ParquetFormat:
     name: ClassVar[str] = "parquet"
     extensions: ClassVar[tuple[str, ...]] = ("parquet",)
     row: ClassVar[np.dtype] = np.dtype([("group", "<u4"), ("row", "<u4")])
+
+    def __post_init__(self) -> None:
+        check_caption_keys(self.caption_columns)
 
     @property
     def num_caption_keys(self) -> int:

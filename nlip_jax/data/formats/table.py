@@ -12,7 +12,7 @@ from nlip_jax.data.formats.base import Scan
 from nlip_jax.data.formats.collect import Collector
 from nlip_jax.data.formats.csv_records import CsvRecords
 from nlip_jax.data.formats.reading import open_stream, read_image_file, read_part, resolve
-from nlip_jax.data.formats.texts import Texts, read_texts
+from nlip_jax.data.formats.texts import Texts, check_caption_keys, read_texts
 from nlip_jax.data.storage import File, Storage
 from nlip_jax.errors import UsageError
 
@@ -44,6 +44,7 @@ class TableFormat:
     row: ClassVar[np.dtype] = np.dtype([("offset", "<u8"), ("length", "<u4")])
 
     def __post_init__(self) -> None:
+        check_caption_keys(self.caption_columns)
         if len(self.separator) != 1 or self.separator in '"\r\n':
             raise UsageError(
                 f"separator={self.separator!r}: must be one character, such as ',' or a tab "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nlip_jax.data.formats.texts import check_caption_keys
 from nlip_jax.errors import UsageError
 
 MAX_BYTES = 1 << 24  # of a member with captions; more is no caption
@@ -32,8 +33,7 @@ class CaptionMembers:
         Raises:
           UsageError: there is none, one stands there twice, or one is neither of the two kinds.
         """
-        if not caption_keys or len(set(caption_keys)) < len(caption_keys):
-            raise UsageError(f"caption keys {list(caption_keys)}: name one or more, each once")
+        check_caption_keys(caption_keys)
         fields, keys = {}, {}
         for key in caption_keys:
             extension, _, field = key.partition(":")

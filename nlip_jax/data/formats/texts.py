@@ -1,9 +1,10 @@
 """Captions as tables and records hold them: a text, a list of texts, or nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nlip_jax.data.formats.captions import clean
+from nlip_jax.errors import UsageError
 
 # Names in `COUNTS`: what is there and cannot be used says more than what is not there.
 _PROBLEMS = ("unreadable_caption", "blank_caption", "without_caption")
@@ -27,6 +28,12 @@ class Texts:
     def chosen(self) -> list[str]:
         """The captions of the first key that has any."""
         return next(filter(None, self.by_key), [])
+
+
+def check_caption_keys(keys: Sequence[str]) -> None:
+    """Refuses caption keys of which there are none, or one twice; raises UsageError."""
+    if not keys or len(set(keys)) < len(keys):
+        raise UsageError(f"caption keys {list(keys)}: name one or more, each once")
 
 
 def read_texts(values: Mapping[str, object]) -> Texts:

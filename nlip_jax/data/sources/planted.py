@@ -84,7 +84,7 @@ class FirstImages(SourceView):
             live -= size
             stop += size if start < stop else 0
         if not 0 < count <= live:
-            raise UsageError(f"the first {count} images: the data has 1 to {live}")
+            raise UsageError(f"num_images={count}: must be at most {live}, the images there are")
         self._num_images = stop
         self._length = bisect.bisect_left(range(len(source)), stop, key=source.image_id)
 

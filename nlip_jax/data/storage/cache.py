@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import tempfile
 import threading
 import time
@@ -18,6 +19,8 @@ from nlip_jax.data.storage.files import Status
 from nlip_jax.errors import UsageError
 
 UNFINISHED = ".tmp"
+# Names that it gives: what others put beside its files, or had there before, is not swept away.
+_OURS = re.compile(r"[0-9a-f]{32}(-.+)?|tmp\w{8}\.tmp", re.DOTALL)
 _ABANDONED_SECONDS = 3600
 _TOUCH_SECONDS = 60  # precision of "last used"
 _SWEEPS = 16  # one for each 1/16 of the bound written
@@ -110,7 +113,7 @@ class DiskCache:
         now, files = time.time(), []
         for kind in ("blocks", "copies"):
             for folder, _, names in os.walk(os.path.join(self.folder, kind)):
-                for path in (os.path.join(folder, name) for name in names):
+                for path in (os.path.join(folder, n) for n in names if _OURS.fullmatch(n)):
                     with contextlib.suppress(FileNotFoundError):
                         status = os.stat(path)
                         if not path.endswith(UNFINISHED):

@@ -20,6 +20,7 @@ from nlip_jax.data.index.index import Index
 from nlip_jax.data.index.update import update_index
 from nlip_jax.data.sources.indexed import IndexedSource
 from nlip_jax.data.storage import Storage
+from nlip_jax.errors import UsageError
 
 SAMPLES = [
     (f"{i}.jpg", encode(pixels(i)), [f"{i} {j} \u05d0" for j in range(i + 1)]) for i in range(4)
@@ -56,6 +57,17 @@ FORMATS = {
     "folder": (FolderFormat(), write_folder),
     "array_record": (ArrayRecordFormat(), write_records),
 }
+
+
+@pytest.mark.parametrize("keys", [(), ("caption", "caption")])
+def test_caption_keys_that_are_none(keys):
+    for make in (
+        lambda: TableFormat(caption_columns=keys),
+        lambda: ParquetFormat(caption_columns=keys),
+        lambda: ArrayRecordFormat(caption_keys=keys),
+    ):
+        with pytest.raises(UsageError, match="name one or more, each once"):
+            make()
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -152,6 +152,12 @@ def test_no_class_names(tmp_path, text):
         LabelledFormat(class_names=str(tmp_path / "names.json")).scan(path, Storage())
 
 
+def test_a_file_of_class_names_that_is_not_there(tmp_path):
+    path = write(tmp_path / "x.zip", [("a/0.jpg", IMAGES[0])])
+    with pytest.raises(UsageError, match=r"/no/names\.json. cannot be read"):
+        LabelledFormat(class_names="/no/names.json").scan(path, Storage())
+
+
 def test_template_needs_a_place_for_the_name():
     for format in (LabelledFormat, LabelledFolderFormat):
         with pytest.raises(UsageError, match="template='a photo'"):

@@ -133,7 +133,7 @@ def test_first_images():
     assert FirstImages(Numbers([0, 1]), 1).truth() is None
     assert len({FirstImages(numbers, count).fingerprint for count in (1, 2, 3)}) == 3
     for count in (0, 5):
-        with pytest.raises(UsageError, match=f"the first {count} images: the data has 1 to 4"):
+        with pytest.raises(UsageError, match=f"num_images={count}: must be at most 4"):
             FirstImages(numbers, count)
 
 
@@ -162,7 +162,7 @@ def test_first_images_that_are_there():
     assert [len(source) for source in (one, two, three)] == [9, 12, 13]
     assert [source.num_images for source in (one, two, three)] == [5, 8, 9]
     assert one.holes.tolist() == [[0, 7]] and two.holes.tolist() == numbers.holes.tolist()
-    with pytest.raises(UsageError, match="the first 4 images: the data has 1 to 3"):
+    with pytest.raises(UsageError, match="num_images=4: must be at most 3"):
         FirstImages(numbers, 4)
 
 

@@ -111,10 +111,13 @@ def test_used_blocks_outlive_unused_ones(store, data, tmp_path):
 
 
 def test_other_files_are_left_alone(store, data, tmp_path):
-    (tmp_path / "thesis.tex").write_bytes(bytes(50_000))
+    (tmp_path / "copies").mkdir()
+    others = [tmp_path / "thesis.tex", tmp_path / "copies" / "thesis.tex"]
+    for other in others:
+        other.write_bytes(bytes(50_000))
     path = store.put("b/a", data(40 * BLOCK))
     store.storage(cache_dir=str(tmp_path), cache_bytes=5_000).open(path).read(0, 40 * BLOCK)
-    assert (tmp_path / "thesis.tex").stat().st_size == 50_000
+    assert all(other.stat().st_size == 50_000 for other in others)
     assert sum(p.stat().st_size for p in blocks(tmp_path)) <= 5_000 + BLOCK
 
 
@@ -124,7 +127,7 @@ def test_what_a_kill_left_is_never_read_and_goes_after_a_while(store, data, tmp_
     storage = store.storage(cache_dir=str(tmp_path), cache_bytes=10_000)
     storage.open(path).read(0, BLOCK)
     (block,) = blocks(tmp_path)
-    old, new = block.with_name("old.tmp"), block.with_name("new.tmp")
+    old, new = (block.with_name(f"tmp{name:_>8}.tmp") for name in ("old", "new"))
     old.write_bytes(b"half a block")
     new.write_bytes(b"another one")
     os.utime(old, (0, 0))

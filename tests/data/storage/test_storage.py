@@ -116,18 +116,6 @@ def test_travels_to_another_process(tmp_path):
         assert pool.apply(_size, (storage, f"file://{tmp_path}/a")) == 3
 
 
-def test_works_after_a_fork(store, data):
-    content = data(100_000)
-    file = store.storage().open(store.put("b/a", content))
-    assert file.read(0, 10) == content[:10]
-    ours, theirs = os.pipe()
-    if (child := os.fork()) == 0:
-        os.write(theirs, file.read(90_000, 10))
-        os._exit(0)
-    assert os.read(ours, 10) == content[90_000:90_010]
-    assert os.waitpid(child, 0)[1] == 0
-
-
 def test_file_scheme_and_memory_scheme(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"0123456789")
     path = f"file://{tmp_path}/a.tar"

@@ -1,0 +1,39 @@
+"""The file of `--json=FILE`: flat numbers by name."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from nlip_jax.errors import UsageError
+from nlip_jax.files import write_atomically
+
+
+def check_json_file(text: str) -> Path | None:
+    """The file that a command may write its numbers to, None where none was asked for.
+
+    Args:
+      text: value of --json.
+
+    Raises:
+      UsageError: there is no folder to write it to, or one stands in its place.
+    """
+    if not text:
+        return None
+    path = Path(text).expanduser()
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--json={text}: there is no such folder; make it first")
+    if path.is_dir():
+        raise UsageError(f"--json={text} is a folder; name a file in it")
+    return path
+
+
+def write_json_file(path: Path, numbers: Mapping[str, float]) -> None:
+    """Writes the numbers.
+
+    Raises:
+      UsageError: the file cannot be written.
+    """
+    try:
+        write_atomically(path, (json.dumps(numbers, indent=2) + "\n").encode())
+    except OSError as error:
+        raise UsageError(f"--json={path} cannot be written: {error.strerror}") from error
