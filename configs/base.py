@@ -168,7 +168,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.data.mixture = ConfigDict()  # name -> mixture_part(...); drawn by weight
     c.data.plant_mismatch = 0.0  # share of examples whose captions are permuted, to measure noise
     c.data.keep_column = ""  # folder of a column version, such as runs/a/columns/noise_prob/0001
-    c.data.keep_range = (0.0, 0.5)  # train only on examples whose value there is in [low, high)
+    # Train on examples whose value there is in [low, high), and on those that were added since.
+    c.data.keep_range = (0.0, 0.5)
     c.data.replacement = False  # True: draw every example from all, instead of epoch by epoch
     c.data.max_bad_fraction = 0.05  # the run stops when more of 10,000 examples cannot be read
     c.data.max_pixels = 64_000_000  # larger images are not decoded, and count as bad
@@ -297,4 +298,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.report.enabled = True  # write report.html
 
     c.runtime = RUNTIME
+    # A misspelt field is an error; what takes names of your own stays open.
+    c.lock()
+    for open_block in (c.data.mixture, c.evaluators, *c.evaluators.values()):
+        open_block.unlock()
     return c

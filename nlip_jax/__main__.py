@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 
 from nlip_jax.commands.help_text import describe
@@ -45,5 +46,16 @@ def _leave_the_others(code: int) -> None:
         os._exit(code)
 
 
+def _stop_at_once(number: int, frame: object) -> None:
+    """Ctrl-C before a command has handlers of its own: what it wrote so far is whole anyway.
+
+    An exception would not do: raised while a library runs one of its callbacks it is lost.
+    """
+    del number, frame
+    os.write(2, b"nlip_jax: stopped at once\n")
+    os._exit(130)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _stop_at_once)
     sys.exit(main())

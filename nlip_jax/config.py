@@ -23,6 +23,7 @@ from nlip_jax.errors import UsageError
 _DURATION = re.compile(
     r"\s*(\d[\d_]*(?:\.\d*)?(?:[eE][+-]?\d{1,2})?)\s*(steps?|epochs?|examples?|%)\s*"
 )
+_ALL_FIELDS = re.compile(r" and cannot be added since the config is locked\..*\}\"", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +171,9 @@ def _check_fields(settings: list[str], config: ConfigDict) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # A locked config lists all its fields, with their values, after the one that is missing.
+    text = _ALL_FIELDS.sub(" (configs/base.py lists the fields)", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[:2]) or type(error).__name__
 
 

@@ -14,6 +14,7 @@ from nlip_jax.config import (
     flatten,
     is_runtime,
     parse_command_line,
+    read_config,
     to_json,
 )
 from nlip_jax.errors import UsageError
@@ -217,6 +218,24 @@ def test_changed_fields_name_both_values():
         "sets.val.size": (None, 3),
     }
     assert changed_fields(old, old) == {}
+
+
+def test_a_misspelt_field_in_a_config_file(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from configs import base\n"
+        "def get_config():\n"
+        "    c = base.get_config()\n"
+        "    c.evaluators.retrieval.mine = base.retrieval_set('tar', base.tar_source())\n"
+        "    c.data.mixture.part = base.mixture_part('tar', base.tar_source(), weight=1.0)\n"
+        "    c.data.flips = True\n"
+        "    return c\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        read_config(str(file))
+    text = str(caught.value)
+    assert "line 6" in text and '"flips"' in text and "configs/base.py" in text
+    assert len(text) < 300 and "\n" not in text
 
 
 def test_runtime_fields():

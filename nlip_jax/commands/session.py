@@ -124,15 +124,16 @@ class Session:
             made_for=dataclasses.asdict(self.source.numberings[-1]),
         )
 
-    def quarantine(self, counts: dict[str, int]) -> Quarantine:
-        """Takes down what this process cannot read; `counts` are those of the run so far."""
+    def quarantine(self, meta: dict[str, Any]) -> Quarantine:
+        """Takes down what this process cannot read; goes on from the `meta` of a checkpoint."""
         process = jax.process_index()
         name = f"quarantine-{process:05d}.jsonl" if process else "quarantine.jsonl"
         return Quarantine(
             self.workdir / name,
             source=self.source,
             max_bad_fraction=self.config.data.max_bad_fraction,
-            counts=counts if process == 0 else None,
+            counts=meta.get("failed_examples") if process == 0 else None,
+            window=meta.get("failed_window", (0, 0)),
         )
 
 

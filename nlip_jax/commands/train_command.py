@@ -98,12 +98,12 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
     )
     abstract = run.factory.abstract()
     compiled = compile_step(step, state=abstract, batch=run.batch, mesh=run.mesh)
-    counts = {}  # of failures, by kind
+    meta = {}  # of the checkpoint
     if latest is None:
         state = run.factory.create()
     else:
         restored = checkpointer.restore(latest, abstract=abstract)
-        state, counts = restored.state, restored.meta.get("failed_examples", {})
+        state, meta = restored.state, restored.meta
         if leader:
             print(f"going on from step {latest}", file=sys.stderr)
     log = (
@@ -113,7 +113,7 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
     )
 
     # --- Train ------------------------------------------------------------------------------------
-    quarantine = run.quarantine(counts)
+    quarantine = run.quarantine(meta)
     trainer = Trainer(
         method=run.method,
         step=compiled,
@@ -190,12 +190,20 @@ def announce(run: Session) -> None:
         f"data {run.fingerprint}, seed {run.config.seed}, in {run.workdir}",
         file=sys.stderr,
     )
+    if run.config.data.keep_column:
+        low, high = run.config.data.keep_range
+        print(
+            f"of {len(run.source):,} examples those with {low} <= value < {high} in "
+            f"{run.config.data.keep_column} take part, and those added since it was made",
+            file=sys.stderr,
+        )
 
 
 def checkpoint_meta(run: Session, quarantine: Quarantine, step: int) -> dict[str, Any]:
     """What makes a checkpoint explain itself; the position is all there is of data state."""
     return {
         "failed_examples": dict(failures(quarantine)),
+        "failed_window": quarantine.window,
         "config": json.loads(to_json(run.config)),
         "position": step * run.config.batch_size,
         "data_fingerprint": run.fingerprint,

@@ -196,9 +196,18 @@ def _take_from_rings(
     batches: Iterator[dict[str, np.ndarray]],
 ) -> Iterator[dict[str, np.ndarray]]:
     reader = ring.Reader()
-    for batch in batches:
-        handle = batch.pop(ring.HANDLE, None)
-        yield batch if handle is None else batch | reader.take(handle)
+    try:
+        for batch in batches:
+            handle = batch.pop(ring.HANDLE, None)
+            yield batch if handle is None else batch | reader.take(handle)
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        raise RunError(
+            "a worker process that reads data was lost; if the system ended it for want of memory, "
+            "lower config.data.workers or config.data.prefetch; the same command goes on from the "
+            "last checkpoint"
+        ) from error
 
 
 def _start_worker(index: int, count: int, *, num_slots: int) -> None:

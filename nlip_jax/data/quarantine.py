@@ -31,6 +31,7 @@ class Quarantine:
       source: knows the places of examples.
       max_bad_fraction: share of the last 10,000 rows that may fail.
       counts: failures by kind so far, where a run goes on.
+      window: rows that were watched last and failures among them, where a run goes on.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Quarantine:
         source: Source,
         max_bad_fraction: float,
         counts: dict[str, int] | None = None,
+        window: tuple[int, int] = (0, 0),
     ) -> None:
         self.path, self._source, self._limit = path, source, max_bad_fraction
         self.counts = Counter(counts or {})
@@ -47,11 +49,16 @@ class Quarantine:
         # fail than a set could hold.
         self._listed = np.zeros(-(-len(source) // 8), np.uint8)
         self._told: set[str] = set()
-        self._window: deque[tuple[int, int]] = deque()  # (rows, failures) of the last batches
-        self._read = self._bad = 0  # in the window
+        self._window = deque([tuple(window)])  # (rows, failures) of the last batches
+        self._read, self._bad = window  # their sums
         _cut_half_line(path)
         for entry in read_quarantine(path):
             self._mark(entry["example_id"])
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows that are watched, and failures among them."""
+        return self._read, self._bad
 
     def add(self, rows: RowInfo, *, in_training: bool = True) -> None:
         """Takes down what failed in the rows of one batch.

@@ -121,8 +121,7 @@ class Progress:
         sys.stderr.flush()
 
     def _blame(self, seconds: float) -> None:
-        stalled = self.data.share(seconds) > stalls.WORTH_A_WORD
-        stage = stalls.slow_stage(self.data) if stalled else None
+        stage = stalls.slow_stage(self.data) if self.data.is_stall(seconds) else None
         if stage is not None and stage not in self._told:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
             text = stalls.explain(

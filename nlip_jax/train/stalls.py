@@ -12,10 +12,12 @@ from nlip_jax.data.loading import STAGES
 from nlip_jax.data.pipeline import Reading
 from nlip_jax.types import PyTree
 
-WORTH_A_WORD = 0.1  # share of the time
+# A stall that is worth a word: this share of the time, and so many seconds.
+SHARE, SECONDS = 0.1, 0.5
 
 _REMEDIES = {
-    "read": "set config.data.storage.cache_dir for remote shards, or move them to a faster disk",
+    "read": "move the shards to a faster disk or, if they are remote, set "
+    "config.data.storage.cache_dir",
     "decode": "store smaller images once (python -m nlip_jax prepare --max_side=...)",
     "augment": "turn costly operations of config.data.augment off",
     "tokenise": "raise config.data.threads, or use another config.tokenizer.name",
@@ -75,6 +77,10 @@ class DataTime:
         self.copied += copied
         self.stages = self.stages + stages
 
+    def is_stall(self, seconds: float) -> bool:
+        """Whether the wait in some seconds is worth a word."""
+        return self.share(seconds) > SHARE and self.waited + self.copied >= SECONDS
+
     def share(self, seconds: float) -> float:
         """Part of some seconds in which the devices had no batch."""
         return min(1.0, (self.waited + self.copied) / seconds)
@@ -117,6 +123,6 @@ def explain(time: DataTime, *, seconds: float, reading: Reading, cores: int) -> 
         )
     return begun + (
         f"all {cores} cores are in use where about {needed} are needed: {_REMEDIES[stage]}"
-        if lanes >= cores
+        if needed > cores
         else _REMEDIES[stage]
     )
