@@ -157,8 +157,13 @@ class Index:
                     f"shard {shard.path} is not there any more: bring it back or {INDEX_AGAIN}, "
                     "which leaves a hole in its place"
                 )
-            if shard.change(status):
+            if status.size != shard.size:
                 raise changed(shard, shard.change(status), Path(self.directory))
+            if shard.change(status):
+                raise UsageError(
+                    f"shard {shard.path} changed since it was indexed ({shard.change(status)}): "
+                    f"{INDEX_AGAIN}, which accepts it if its content is the same"
+                )
         if self.meta.unreadable:
             path, why = next(iter(self.meta.unreadable.items()))
             _LOG.warning(

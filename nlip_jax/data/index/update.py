@@ -85,7 +85,7 @@ def update_index(
         old = read_meta(target) if is_index(target) else Meta.empty(format)
         old.check_format(format, target)
         statuses = _statuses(storage, paths)
-        now = _compare(old.shards, statuses, target)
+        now, touched = _compare(old.shards, statuses, target)
         there = {shard.path for shard in now if not shard.removed}
         new = {path: status.size for path, status in statuses.items() if path not in there}
         unreadable, complaints = {}, {}
@@ -97,6 +97,9 @@ def update_index(
             with contextlib.closing(scans), Appender(target, old.row, old.num_images) as appender:
                 for number, (path, scan) in enumerate(zip(new, scans, strict=True), 1):
                     on_progress(number, len(new))
+                    if path in touched and not _is_same(scan, touched[path]):
+                        change = f"{touched[path].change(statuses[path])}, other content"
+                        raise changed(touched[path], change, target)
                     if isinstance(scan, str):
                         unreadable[path] = scan
                         continue
@@ -155,24 +158,28 @@ def _statuses(storage: Storage, paths: list[str]) -> dict[str, Status]:
 
 def _compare(
     shards: Sequence[Shard], statuses: Mapping[str, Status], target: Path
-) -> list[Shard]:
-    """Indexed shards, `removed` as it is now.
+) -> tuple[list[Shard], dict[str, Shard]]:
+    """Indexed shards, `removed` as it is now, and by path those of which only the time changed.
+
+    These count as removed until they are scanned again and fill their own holes.
 
     Raises:
       UsageError: one changed.
     """
     live = {shard.path for shard in shards if not shard.removed}
-    now = []
+    now, touched = [], {}
     for shard in shards:
         status = statuses.get(shard.path)
         if shard.removed:
             back = status is not None and shard.path not in live and not shard.change(status)
             now.append(replace(shard, removed=not back))
-        elif status is not None and shard.change(status):
+        elif status is not None and status.size != shard.size:
             raise changed(shard, shard.change(status), target)
         else:
-            now.append(replace(shard, removed=status is None))
-    return now
+            now.append(replace(shard, removed=status is None or bool(shard.change(status))))
+            if status is not None and shard.change(status):
+                touched[shard.path] = shard
+    return now, touched
 
 
 def _holes(shards: Sequence[Shard]) -> dict[str, list[int]]:
@@ -182,6 +189,11 @@ def _holes(shards: Sequence[Shard]) -> dict[str, list[int]]:
         if shards[number].removed:
             holes[shards[number].content].append(number)
     return holes
+
+
+def _is_same(scan: Scan | str, shard: Shard) -> bool:
+    """Whether a shard that was scanned again is what it was; a reason why it cannot be is not."""
+    return isinstance(scan, Scan) and _shard(shard.path, scan).content == shard.content
 
 
 def _shard(path: str, scan: Scan) -> Shard:

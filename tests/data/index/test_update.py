@@ -182,8 +182,9 @@ def test_a_changed_shard_is_refused(shards, tmp_path):
     meta = (tmp_path / "index" / META).read_bytes()
     remedies = ("bring the old file back", "another name", "remove .*index", "again")
     size = os.path.getsize(shards[1])
-    os.utime(shards[1], ns=(1, 1))
-    with refused("00001.tar changed", "modification time", *remedies):
+    whole = Path(shards[1]).read_bytes()
+    Path(shards[1]).write_bytes(whole.replace(b"caption 1 1", b"caption 1 2"))
+    with refused("00001.tar changed", "modification time", "other content", *remedies):
         update(shards, tmp_path / "index")
     with open(shards[1], "ab") as file:
         file.write(bytes(512))
@@ -194,6 +195,23 @@ def test_a_changed_shard_is_refused(shards, tmp_path):
     renamed = [p for p in shards if p != shards[1]] + [str(tmp_path / "shards" / "99999.tar")]
     again = update(renamed, tmp_path / "index")
     assert again.added == (renamed[-1],) and gone(again.index) == [[2, 4]]
+
+
+def test_a_shard_of_which_only_the_time_changed_is_accepted(shards, tmp_path):
+    before = update(shards, tmp_path / "index").index
+    texts = captions(before)
+    os.utime(shards[1], ns=(1, 1))
+    with refused("00001.tar changed", "modification time", "accepts it if its content is the same"):
+        before.check(shards=shards)
+    again = update(shards, tmp_path / "index")
+    assert (again.added, again.returned, again.removed) == ((), (), ())
+    again.index.check(shards=shards)
+    assert again.index.fingerprint == before.fingerprint and not len(gone(again.index))
+    assert captions(again.index) == texts
+    os.utime(shards[1], ns=(2, 2))
+    Path(shards[1]).write_bytes(bytes(os.path.getsize(shards[1])))
+    with refused("00001.tar changed", "other content"):
+        update(shards, tmp_path / "index")
 
 
 def test_unreadable_shards_are_reported_and_left_out(shards, tmp_path):
