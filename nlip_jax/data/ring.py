@@ -12,6 +12,7 @@ import mmap
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -116,11 +117,32 @@ class Ring:
         self._flags = _view(self._memory, 0, (self._num_slots,), np.dtype(np.uint8))
 
 
+class Buffers:
+    """Memory for arrays that come and go: what the last one used serves the next one.
+
+    The kernel clears the pages of a new block, which takes longer than to fill them.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """A new array as of `empty`; its memory comes back when nothing refers to it any more."""
+        size = _num_bytes((shape, dtype))
+        free = self._free.setdefault(size, [])
+        memory = free.pop() if free else empty((size,), np.dtype(np.uint8))
+        # Made from a buffer, it is what all views of it refer to, those that XLA holds as well.
+        lease = np.frombuffer(memory.data, np.uint8)
+        weakref.finalize(lease, free.append, memory).atexit = False
+        return lease.view(dtype).reshape(shape)
+
+
 class Reader:
     """The trainer's side of the rings of its workers."""
 
     def __init__(self) -> None:
         self._rings: dict[tuple[int, int], mmap.mmap] = {}
+        self._buffers = Buffers()
 
     def take(self, handle: bytes) -> dict[str, np.ndarray]:
         """Copies the arrays of a slot, which is free again then.
@@ -132,7 +154,7 @@ class Reader:
         memory = self._map(where["pid"], where["descriptor"], where["size"])
         arrays = {}
         for name, offset, shape, dtype in where["arrays"]:
-            arrays[name] = empty(tuple(shape), np.dtype(dtype))
+            arrays[name] = self._buffers.empty(tuple(shape), np.dtype(dtype))
             np.copyto(arrays[name], _view(memory, offset, tuple(shape), np.dtype(dtype)))
         memory[where["slot"]] = _FREE
         return arrays

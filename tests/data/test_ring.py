@@ -3,6 +3,7 @@
 import multiprocessing
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -73,6 +74,25 @@ def test_from_another_process():
     ours.send_bytes(b"enough")
     worker.join()
     assert worker.exitcode == 0
+
+
+def test_memory_serves_again_only_when_nothing_refers_to_it():
+    buffers, shape = ring.Buffers(), (64, 1000)
+    first = buffers.empty(shape, np.dtype(np.float32))
+    first[...] = 1
+    part, place = first[3:, ::2], first.ctypes.data
+    del first
+    second = buffers.empty(shape, np.dtype(np.float32))
+    second[...] = 2
+    assert second.ctypes.data != place and (part == 1).all()  # a view is a reference
+    del part
+    third = buffers.empty(shape, np.dtype(np.float32))
+    assert third.ctypes.data == place and third.flags.writeable and third.shape == shape
+    on_device = jax.block_until_ready(jax.device_put(third))
+    is_shared = on_device.unsafe_buffer_pointer() == place  # as XLA does with aligned memory
+    del third
+    fourth = buffers.empty(shape, np.dtype(np.float32))
+    assert (fourth.ctypes.data != place) == is_shared
 
 
 def test_aligned_arrays():
