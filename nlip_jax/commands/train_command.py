@@ -143,8 +143,10 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
             log.close()
 
     # --- Report -----------------------------------------------------------------------------------
+    failed = failures(quarantine)
     results |= {
-        "data/failed_examples": failures(quarantine).total(),
+        "data/failed_examples": failed.total(),
+        **{f"data/failed/{kind}": number for kind, number in failed.items()},
         "step": run.plan.total,
         "time/last_part_seconds": time.time() - begun,
     }
@@ -156,6 +158,8 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
         phases.enter("results")
         write_atomically(workdir / "results.json", (json.dumps(results, indent=2) + "\n").encode())
         phases.enter("done", params=params)
+        if summary := quarantine.summary():
+            print(summary, file=sys.stderr)
         print(format_results(results))
         print(where_to_look(config, workdir))
     return 0

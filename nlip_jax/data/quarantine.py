@@ -18,6 +18,7 @@ from nlip_jax.errors import RunError
 _LOG = logging.getLogger(__name__)
 _WINDOW = 10_000  # rows whose share of failures is watched
 _ENOUGH = 1_000  # rows before that share is judged
+_SHOWN = 5  # kinds and shards in a summary
 _LONGEST = 1 << 16  # bytes of a line, and more than any has
 
 
@@ -54,6 +55,19 @@ class Quarantine:
         _cut_half_line(path)
         for entry in read_quarantine(path):
             self._mark(entry["example_id"])
+
+    def summary(self) -> str:
+        """One line on all that was listed, by kind and by shard; empty if nothing was."""
+        kinds, shards = Counter(), Counter()
+        for entry in read_quarantine(self.path):
+            kinds[entry["kind"]] += 1
+            shards[entry["shard"]] += 1
+        if not kinds:
+            return ""
+        return (
+            f"{kinds.total()} examples could not be read: {_most(kinds)}; by shard: "
+            f"{_most(shards)}; {self.path} lists them"
+        )
 
     @property
     def window(self) -> tuple[int, int]:
@@ -121,6 +135,13 @@ class Quarantine:
         was_listed = bool(self._listed[place] & bit)
         self._listed[place] |= bit
         return not was_listed
+
+
+def _most(counts: Counter) -> str:
+    """The largest counts, and how many others there are."""
+    shown = ", ".join(f"{name} {count}" for name, count in counts.most_common(_SHOWN))
+    others = len(counts) - _SHOWN
+    return f"{shown} and {others} others" if others > 0 else shown
 
 
 def read_quarantine(path: Path) -> Iterator[dict[str, Any]]:

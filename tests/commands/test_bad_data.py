@@ -66,6 +66,9 @@ def test_a_run_on_broken_data(  # noqa: PLR0917
     counts = [line["data/failed_examples"] for line in lines if "train/loss" in line]
     assert counts == sorted(counts) and counts[-1] == results["data/failed_examples"]
     assert "report.html" in out
+    assert "3 examples could not be read: " in err and "00000.tar 2, " in err
+    by_kind = {k: n for k, n in results.items() if k.startswith("data/failed/")}
+    assert sum(by_kind.values()) == results["data/failed_examples"] and len(by_kind) == 2
     column = tmp_path / "whole" / "columns" / "noise_prob" / "0001"
     noise_prob = np.load(column / "part-00000-of-00001.npy")
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(noise_prob)), sorted(BROKEN))

@@ -59,6 +59,18 @@ def test_each_example_is_listed_once_with_its_place(tmp_path):
     assert again.counts.total() == 5 and len(list(read_quarantine(again.path))) == 4
 
 
+def test_a_summary_counts_by_kind_and_by_shard(tmp_path):
+    account = quarantine(tmp_path)
+    assert account.summary() == ""
+    account.add(rows((25, "truncated_image"), (26, "truncated_image"), (70, "not_an_image")))
+    assert account.summary().startswith(
+        "3 examples could not be read: truncated_image 2, not_an_image 1; by shard: "
+        "00002.tar 2, 00007.tar 1; "
+    )
+    account.add(rows(*[(example_id, "empty_image") for example_id in range(100, 180, 10)]))
+    assert "and 5 others; " in account.summary()
+
+
 def test_the_first_of_each_kind_is_told(tmp_path, caplog):
     account = quarantine(tmp_path)
     account.add(rows((25, "truncated_image"), (26, "truncated_image"), (70, "not_an_image")))
