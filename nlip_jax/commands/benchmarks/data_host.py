@@ -13,7 +13,7 @@ from nlip_jax.data.pipeline import Reading, open_batches
 _SCALE = (0.9, 1.0)
 
 
-def overhead(setting: Setting, *, rounds: int = 5, batches: int = 6) -> dict[str, float]:
+def overhead(setting: Setting, *, rounds: int = 5, batches: int = 16) -> dict[str, float]:
     """CPU time from workers to device, as a share of that of making the rows.
 
     One pipeline ends on the device; the other makes the same rows in one thread and forgets them.
@@ -22,7 +22,8 @@ def overhead(setting: Setting, *, rounds: int = 5, batches: int = 6) -> dict[str
     Args:
       setting: what is read and made.
       rounds: turns of each; the medians count.
-      batches: of a turn.
+      batches: of a turn; many, because slots cost more the first time they are written to, and
+        every turn ends with some waiting.
     """
     common = setting.arguments(scale=_SCALE, workers=1) | {"index": setting.index}
     where = {"folder": setting.folder}
