@@ -21,7 +21,7 @@ from nlip_jax.data.worker_process import die_with_parent, keep_freed_memory
 from nlip_jax.errors import RunError
 
 _ATTEMPTS = 8  # examples tried for one row
-_ON_THE_WAY = 3  # batches between a worker and the trainer beside those made ahead
+_ON_THE_WAY = 5  # batches between a worker and the trainer beside those made ahead, at the most
 
 _ring: ring.Ring | None = None  # of this process, if it is a worker
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nlip_jax.data import ring
 from nlip_jax.data.failures import KINDS, ReadError
 from nlip_jax.data.images.transform import ImageTransform
 from nlip_jax.data.loading import STAGES, LoadImage, LoadPair, LoadText
@@ -107,10 +108,15 @@ def test_worker_processes_change_nothing(sequential):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the ring is Linux's")
-def test_large_batches_go_round_the_ring():
+def test_large_batches_go_round_the_ring(monkeypatch):
     """More batches than slots, each of them right when it is looked at in the end."""
+    taken, take = [], ring.Reader.take
+    monkeypatch.setattr(
+        ring.Reader, "take", lambda self, handle: taken.append(handle) or take(self, handle)
+    )
     batches = read(0, 30, load=LoadLarge(), workers=2, threads=2, prefetch=3)
     assert_same(batches, read(0, 30, load=LoadLarge(), threads=0))
+    assert len(taken) == 30
 
 
 def test_a_share_of_the_rows():
