@@ -10,6 +10,11 @@ from ml_collections import ConfigDict
 # not what is computed. `total` may grow too where the schedule does not depend on it.
 RUNTIME = (
     "mesh.*",
+    "loss.impl",
+    "loss.tile",
+    "accumulation.*",
+    "compilation_cache",
+    "ema.evaluate",
     "data.storage.*",
     "data.max_bad_fraction",
     "data.workers",
@@ -147,7 +152,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         raise ValueError(f"configs/base.py takes no argument, got {arg!r}")
     c = ConfigDict()
     c.seed = 0  # of parameters, order, augmentation, planting
-    c.method = "nlip"  # clip | nlip, or "package.module:function" of your own
+    # clip | siglip | filip | align (its loss) | nlip, or "package.module:function" of your own
+    c.method = "nlip"
     c.total = "20 epochs"  # length of the run
     c.batch_size = 256  # global: every loss sees all of it
 
@@ -214,10 +220,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     # --- model ----------------------------------------------------------------------------------
     c.model = ConfigDict()
     c.model.embed_dim = 256  # of both embeddings
-    c.model.init_temperature = 0.07  # 1 / logit scale at the start
-    c.model.max_logit_scale = 100.0  # clamp of the learned logit scale
+    c.model.init_temperature = 0.0  # 1 / logit scale at the start; 0: the method's own
+    c.model.max_logit_scale = 0.0  # clamp of the learned logit scale; 0: the method's own
     c.model.dtype = "float32"  # float32 | bfloat16: matrix products; parameters stay float32
     c.model.remat = "none"  # none | dots | full: recompute activations in the backward pass
+    c.model.dropout = 0.0  # share of each layer's two updates that is left out in training
     c.model.scan = True  # one compiled layer looped over, instead of all layers unrolled
 
     c.model.image = ConfigDict()
@@ -239,7 +246,24 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     # --- loss and methods -----------------------------------------------------------------------
     c.loss = ConfigDict()
-    c.loss.similarity = "dot"  # dot | token_max (FILIP's token-wise maximum)
+    # dot | token_max (FILIP's token-wise maximum) | auto: the method's own
+    c.loss.similarity = "auto"
+    # dense: the whole matrix of logits | rows: each device its rows of it | tiled: a tile at a
+    # time | ring: so too, and no device ever holds the texts of all | auto: by size
+    c.loss.impl = "auto"
+    c.loss.tile = 0  # rows and columns of a tile; 0: by similarity and kind of device
+    c.loss.dtype = "float32"  # float32 | bfloat16: of the features that are multiplied
+    # What the same image or caption, twice in a batch, is to the other pair:
+    # negatives | ignored | positives
+    c.loss.duplicates = "negatives"
+    c.loss.token_keep = 1.0  # token_max: share of the tokens that take part (FILIP: 0.25)
+    c.loss.token_group = 64  # token_max: pairs of the batch whose tokens compete for that
+
+    c.siglip = ConfigDict()  # read where the normaliser is a sigmoid
+    c.siglip.init_bias = -10.0  # of the logits, at the start
+
+    c.align = ConfigDict()  # read by method=align only
+    c.align.label_smoothing = 0.1  # share of a target that goes to all texts of the batch alike
 
     c.nlip = ConfigDict()  # read by method=nlip only
     c.nlip.model = "dual_encoder"  # the plain towers
@@ -247,6 +271,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.nlip.reestimate_every = "0 epochs"  # estimate again with this period; 0: once
     c.nlip.weight = 0.5  # lambda: a pair's target gives lambda * noise_prob to the others
     c.nlip.form = "smoothed_targets"  # smoothed_targets | mixture_likelihood
+    c.nlip.normaliser = "softmax"  # softmax | sigmoid
     c.nlip.clip_percentiles = (0.1, 99.9)  # losses are clipped there before the fit
     c.nlip.num_bins = 16_384  # of the histogram the mixture is fitted to
     c.nlip.max_iterations = 200  # of expectation maximisation
@@ -271,11 +296,40 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.schedule.end = 0.0  # final learning rate as a share of the peak (cosine, linear)
     c.schedule.timescale = "10000 steps"  # of rsqrt
 
+    c.ema = ConfigDict()  # a moving average of the parameters
+    c.ema.decay = 0.0  # such as 0.9999; 0: none is kept
+    c.ema.evaluate = True  # evaluate the average rather than the parameters themselves
+
+    c.spikes = ConfigDict()  # losses far above those of the steps before
+    c.spikes.action = "record"  # off | record (in spikes.jsonl) | skip: record, and do not update
+    c.spikes.z_score = 8.0  # standard deviations above the mean that make a spike
+    c.spikes.window = "200 steps"  # that mean and deviation look back on; none before its end
+    c.spikes.max_skipped = 20  # steps in a row that may be left out, before the run stops
+
     # --- how the work is done (runtime) ---------------------------------------------------------
+    c.accumulation = ConfigDict()
+    c.accumulation.micro_batches = 1  # parts of a batch that go through the towers in turn
+    c.accumulation.kind = "exact"  # every part sees the whole batch as candidates (GradCache)
+
     c.mesh = ConfigDict()
+    c.mesh.slices = 1  # parts of the machine with a slow network between; they share `data`
     c.mesh.data = -1  # devices that share the batch; -1: all that are left
     c.mesh.fsdp = 1  # devices that share the batch and the parameters
-    c.mesh.fsdp_min_bytes = 1_000_000  # smaller parameters stay replicated
+    c.mesh.tensor = 1  # devices that share the heads and MLPs of every layer
+    c.mesh.fsdp_min_bytes = 65_536  # smaller parameters stay replicated
+    c.mesh.max_replicated = 0.1  # largest share of their bytes that may, with fsdp or tensor
+    # "REGEX -> STRATEGY", the first that is found in a parameter's name: replicate, fsdp (splits
+    # the longest axis that divides), or tensor:AXIS (counted from the end; others as with fsdp)
+    c.mesh.rules = (
+        "embedding/(embedding|kernel) -> tensor:-1",
+        "attention/(query|key|value)/(kernel|bias) -> tensor:-2",
+        "attention/out/kernel -> tensor:-3",
+        "mlp/wide/(kernel|bias) -> tensor:-1",
+        "mlp/narrow/kernel -> tensor:-2",
+        ".* -> fsdp",
+    )
+    # Folder of compiled steps, for a quicker start; auto: in the workdir | none
+    c.compilation_cache = "auto"
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "10 %"
@@ -284,6 +338,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.log = ConfigDict()
     c.log.every = "20 steps"
     c.log.tensorboard = True
+    c.log.peak_tflops = 0.0  # of one device in bfloat16, for MFU; 0: by its kind
 
     c.evaluation = ConfigDict()
     c.evaluation.every = "0 steps"  # during training; 0: at the end only

@@ -42,6 +42,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.log.every = "50 steps"
 
     c.evaluators.zero_shot.scenes = base.class_scenes()
+    if c.method == "filip":  # there is no one embedding to average
+        c.evaluators.zero_shot.scenes.ensemble = "similarities"
     held_out = base.synthetic_source()
     held_out.update({"num_examples": 1000, "split": "validation"})
     c.evaluators.retrieval.scenes = base.retrieval_set("synthetic", held_out)

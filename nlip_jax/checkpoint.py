@@ -6,6 +6,7 @@ data's fingerprint, so that a checkpoint explains itself.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,57 @@ class Restored:
     meta: dict[str, Any]
 
 
+@dataclasses.dataclass
+class _Preserved:
+    """The checkpoints that stay; a preservation policy of Orbax.
+
+    Attributes:
+      newest: how many of the newest.
+      before: steps; the newest checkpoint before each stays as well.
+    """
+
+    newest: int
+    before: tuple[int, ...] = ()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether each checkpoint, from old to new, stays."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = set(steps[-self.newest :])
+        for bound in self.before:
+            kept.update([step for step in steps if step < bound][-1:])
+        return [step in kept for step in steps]
+
+
 class Checkpointer:
     """Writes and reads the checkpoints of one workdir.
 
     Args:
       directory: made if absent.
       keep: how many of the newest checkpoints stay.
+      only_reads: nothing is saved, so another process may be at work there: what looks like the
+        rest of a killed one is left alone, and the directory has to be there.
     """
 
-    def __init__(self, directory: Path, *, keep: int = 2):
+    def __init__(self, directory: Path, *, keep: int = 2, only_reads: bool = False):
         self.directory = Path(directory).resolve()
+        self._preserved = _Preserved(newest=keep)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            preservation_policy=self._preserved,
+            cleanup_tmp_directories=not only_reads,
+            create=not only_reads,
+            enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, None where there is none."""
-        return self._manager.latest_step()
+    def keep_before(self, steps: Sequence[int]) -> None:
+        """Also keeps the newest checkpoint before each of these steps, and forgets others."""
+        self._preserved.before = tuple(steps)
+
+    def latest_step(self, *, before: int | None = None) -> int | None:
+        """Step of the newest complete checkpoint (before some step), None where there is none."""
+        steps = self._manager.all_steps()
+        return max((step for step in steps if before is None or step < before), default=None)
 
     def save(self, step: int, *, state: PyTree, meta: dict[str, Any]) -> None:
         """Saves in the background; the arrays may be donated or changed once this returns."""

@@ -104,6 +104,32 @@ def parse_command_line(
     return values.config, {name: values[name].value for name in extra_flags or {}}
 
 
+def parse_flags(argv: list[str], *, command: str, known: dict[str, str]) -> dict[str, str]:
+    """Reads the flags of a command that takes no config.
+
+    Args:
+      argv: arguments after the command's name.
+      command: for messages.
+      known: name -> help of its flags, all with text values.
+
+    Returns:
+      Their values; "" when not given.
+
+    Raises:
+      UsageError: anything unknown.
+    """
+    values = flags.FlagValues()
+    for name, text in known.items():
+        flags.DEFINE_string(name, "", text, flag_values=values)
+    try:
+        rest = values([command, *argv])
+    except flags.Error as error:
+        raise UsageError(_one_line(error)) from error
+    if rest[1:]:
+        raise UsageError(f"unexpected argument {rest[1]!r}; every setting is --name=value")
+    return {name: values[name].value for name in known}
+
+
 def read_config(file: str) -> ConfigDict:
     """What the `get_config` of a file returns.
 
@@ -197,6 +223,17 @@ def flatten(config: ConfigDict | dict) -> dict[str, Any]:
 def to_json(config: ConfigDict) -> str:
     """The resolved config as JSON, in the order of its fields."""
     return json.dumps(config.to_dict(), indent=2, default=list) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The inverse of `to_json`."""
+
+    def revive(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: revive(field) for name, field in value.items()}
+        return tuple(revive(item) for item in value) if isinstance(value, list) else value
+
+    return ConfigDict(revive(json.loads(text)))
 
 
 def changed_fields(old: dict, new: dict) -> dict[str, tuple[Any, Any]]:

@@ -1,43 +1,113 @@
-"""The mesh, where parameters live on it, and the border between hosts and devices.
+"""The mesh and the border between hosts and devices.
 
-Axes: `data` splits the batch; `fsdp` splits the batch and the parameters. The batch lies over
-both, so "global batch" means the same on every mesh.
+Axes: `data` splits the batch; `fsdp` splits the batch and the parameters; `tensor` splits the heads
+and MLPs of every layer. The batch lies over the first two, so "global batch" means the same on
+every mesh. Which parameter is split how: `placement`.
 """
 
-import math
-from collections.abc import Callable, Mapping
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from nlip_jax.errors import RunError, UsageError
-from nlip_jax.types import Array, PyTree
+from nlip_jax.types import Array
 
 BATCH_AXES = ("data", "fsdp")
+AXES = (*BATCH_AXES, "tensor")
 
 
-def make_mesh(*, data: int = -1, fsdp: int = 1) -> Mesh:
+def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1, slices: int = 1) -> Mesh:
     """The mesh of all devices of all processes.
 
     Args:
-      data: devices along `data`; -1 takes all that `fsdp` leaves.
+      data: devices along `data`; -1 takes all that the others leave.
       fsdp: devices along `fsdp`.
+      tensor: devices along `tensor`.
+      slices: parts of the machine with a slow network between them; only `data` spans them.
 
     Raises:
-      UsageError: the product is not the number of devices.
+      UsageError: the product is not the number of devices, or the devices do not lie in so many
+        slices.
     """
-    count = jax.device_count()
-    if data == -1 and fsdp > 0 and count % fsdp == 0:
-        data = count // fsdp
-    if data < 1 or fsdp < 1 or data * fsdp != count:
+    devices = jax.devices()
+    shape = mesh_shape(len(devices), data=data, fsdp=fsdp, tensor=tensor)
+    # Auto axes: XLA propagates shardings; jax's default asks for explicit ones.
+    types = (AxisType.Auto,) * len(AXES)
+    return Mesh(arrange(devices, shape, slices=slices), AXES, axis_types=types)
+
+
+def mesh_shape(count: int, *, data: int, fsdp: int, tensor: int) -> tuple[int, int, int]:
+    """Devices along each axis, with data=-1 worked out; see `make_mesh`."""
+    rest = fsdp * tensor
+    if data == -1 and min(fsdp, tensor) > 0 and count % rest == 0:
+        data = count // rest
+    if min(data, fsdp, tensor) < 1 or data * rest != count:
         raise UsageError(
-            f"config.mesh.data={data} x config.mesh.fsdp={fsdp} does not make the {count} devices "
-            "of this run; set data=-1 and fsdp to a divisor"
+            f"config.mesh.data={data} x config.mesh.fsdp={fsdp} x config.mesh.tensor={tensor} does "
+            f"not make the {count} devices of this run; set data=-1 and the others so that their "
+            "product divides it"
         )
-    # Auto axes: XLA propagates shardings; jax.make_mesh's default asks for explicit ones.
-    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+    return data, fsdp, tensor
+
+
+def arrange(devices: Sequence[jax.Device], shape: Sequence[int], *, slices: int) -> np.ndarray:
+    """The devices in the shape of the mesh: neighbours in a slice, slices one after the other.
+
+    Args:
+      devices: all of them.
+      shape: along `data`, `fsdp` and `tensor`.
+      slices: how many the devices are expected to lie in.
+
+    Returns:
+      Array of devices; its first axis spans the slices, the others stay inside of one.
+
+    Raises:
+      UsageError: there are not so many slices, they differ in size, or `data` does not divide.
+    """
+    data, *inner = shape
+    groups = group_by_slice(devices, slices=slices)
+    sizes = [len(group) for group in groups]
+    if len(groups) != slices or len(set(sizes)) != 1:
+        raise UsageError(
+            f"config.mesh.slices={slices}: the devices of this run lie in slices of "
+            f"{', '.join(map(str, sizes))} devices; it must be their number, all of one size"
+        )
+    if data % slices:
+        raise UsageError(
+            f"config.mesh.data={data} is not divisible by config.mesh.slices={slices}: only data "
+            "spans the slices; choose fsdp x tensor so that it fits into one slice"
+        )
+    blocks = [
+        mesh_utils.create_device_mesh(
+            (data // slices, *inner), group, allow_split_physical_axes=True
+        )
+        for group in groups
+    ]
+    return np.concatenate(blocks)
+
+
+def group_by_slice(devices: Sequence[jax.Device], *, slices: int) -> list[list[jax.Device]]:
+    """The devices of each slice: by `slice_index` where it differs, else, for slices, by process.
+
+    Args:
+      devices: all of them.
+      slices: how many are asked for; 1 where processes need not be told apart.
+    """
+
+    def slice_index(device: jax.Device) -> int:
+        return getattr(device, "slice_index", 0)
+
+    told_apart = len(set(map(slice_index, devices))) > 1
+    groups = collections.defaultdict(list)
+    for device in devices:
+        by_process = slices > 1 and not told_apart
+        groups[device.process_index if by_process else slice_index(device)].append(device)
+    return [groups[key] for key in sorted(groups)]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -46,12 +116,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def by_row(mesh: Mesh) -> NamedSharding:
-    """The first dimension split over all devices."""
+    """The first dimension split over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def check_batch(batch_size: int, mesh: Mesh, *, field: str) -> None:
     """Refuses a batch that the devices cannot share equally.
+
+    All devices of the mesh: those along `tensor` share the rows of the loss.
 
     Raises:
       UsageError: naming the field, the value and the rule.
@@ -63,31 +135,20 @@ def check_batch(batch_size: int, mesh: Mesh, *, field: str) -> None:
         )
 
 
-def shard_state(abstract: PyTree, mesh: Mesh, *, fsdp_min_bytes: int) -> PyTree:
-    """Where every array of a state lives: large ones split over `fsdp`, the rest everywhere.
+@dataclasses.dataclass(frozen=True)
+class KeepByRow:
+    """Function that keeps activations split by row, as the batch is: `[b, ...]` to the same.
 
-    The longest dimension that the axis divides is split; moments of an optimizer have the shape of
-    their parameter, so they land beside it.
-
-    Args:
-      abstract: pytree of ShapeDtypeStructs.
-      mesh: as of `make_mesh`.
-      fsdp_min_bytes: arrays below stay replicated.
-
-    Returns:
-      Pytree of NamedShardings of the same structure.
+    With parameters split over `fsdp`, XLA may else split the activations to meet them: moving
+    activations in every layer, where moving the layer's parameters costs less. A value with
+    equality, so that modules that hold one can be compared.
     """
-    parts = mesh.shape["fsdp"]
 
-    def place(leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        large = math.prod(leaf.shape) * leaf.dtype.itemsize >= fsdp_min_bytes
-        divisible = [i for i, size in enumerate(leaf.shape) if size % parts == 0]
-        if parts == 1 or not large or not divisible:
-            return replicated(mesh)
-        axis = max(divisible, key=lambda i: leaf.shape[i])
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+    mesh: Mesh
 
-    return jax.tree.map(place, abstract)
+    def __call__(self, x: Array) -> Array:
+        """The same array, laid out by row; b must divide over `data` x `fsdp`."""
+        return jax.lax.with_sharding_constraint(x, by_row(self.mesh))
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:

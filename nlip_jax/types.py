@@ -20,6 +20,7 @@ class Batch(TypedDict, total=False):
     tokens: Array  # [b, l] int32, 0 is padding
     example_id: Array  # [b] int64 on hosts; does not travel to the devices
     valid: Array  # [b] bool, False on rows that only fill up a batch
+    row: Array  # [b] int32, place in the global batch, added by the step: random numbers hang on it
     noise_prob: Array  # [b] float32, column of the method nlip
 
 
@@ -51,6 +52,8 @@ class TrainState:
       model_state: batch statistics and the like; empty for models without.
       opt_state: of the optax transformation.
       method_state: what the method remembers on the devices.
+      ema_params: moving average of the parameters, float32; None where none is kept.
+      loss_watch: mean and deviation of the losses so far; None where no spikes are looked for.
     """
 
     step: Array
@@ -59,3 +62,5 @@ class TrainState:
     model_state: PyTree
     opt_state: PyTree
     method_state: PyTree
+    ema_params: PyTree = None
+    loss_watch: PyTree = None

@@ -2,7 +2,29 @@
 
 import numpy as np
 
-# Losses: rows of logits [b], the positive at `own`.
+# Similarities: both [rows, columns], as the rows and as the columns see each other.
+
+
+def dot_similarity(rows, columns, row_mask=None, column_mask=None):
+    product = np.array([[float(row @ column) for column in columns] for row in rows])
+    return product, product
+
+
+def token_max_similarity(rows, columns, row_mask, column_mask):
+    """The row's and the column's mean of the best match of its tokens."""
+    of_row, of_column = np.zeros((2, len(rows), len(columns)))
+    for i in range(len(rows)):
+        row = rows[i][row_mask[i]]
+        for j in range(len(columns)):
+            column = columns[j][column_mask[j]]
+            if len(row) and len(column):
+                of_row[i, j] = np.mean([max(token @ other for other in column) for token in row])
+                of_column[i, j] = np.mean([max(token @ other for other in row) for token in column])
+    return of_row, of_column
+
+
+# Losses: a row of logits [n] over the columns that count. `positive` [n] bool says which are its
+# own: one, or more where duplicates are. What it should predict is a form and its argument.
 
 
 def log_softmax(row):
@@ -10,60 +32,110 @@ def log_softmax(row):
     return row - row.max() - np.log(np.sum(np.exp(row - row.max())))
 
 
-def highest_weight(columns):
-    return 1 - 1 / columns
+def log_sigmoid(x):
+    return -np.logaddexp(0.0, -x)
 
 
-def identity_row(row, own):
-    return -log_softmax(row)[own]
+def cross_entropy(row, target, normaliser):
+    """Against shares of one prediction (softmax), or an answer to each column (sigmoid)."""
+    if normaliser == "softmax":
+        return -np.sum(target * log_softmax(row))
+    answers = target * log_sigmoid(row) + (1 - target) * log_sigmoid(-row)
+    return -np.sum(answers)
 
 
-def smoothed_row(row, own, weight):
-    columns = len(row)
-    weight = min(weight, highest_weight(columns))
-    loss = 0.0
-    for column, log_probability in enumerate(log_softmax(row)):
-        target = 1 - weight if column == own else weight / (columns - 1)
-        loss -= target * log_probability
-    return loss
+def hard_target(positive, normaliser):
+    share = 1.0 if normaliser == "sigmoid" else 1 / np.sum(positive)
+    return np.where(positive, share, 0.0)
 
 
-def mixture_likelihood_row(row, own, weight):
-    columns = len(row)
-    weight = min(weight, highest_weight(columns))
-    probability = np.exp(log_softmax(row))
-    others = sum(probability[column] for column in range(columns) if column != own)
-    if columns == 1:
-        return -np.log(probability[own])
-    return -np.log((1 - weight) * probability[own] + weight / (columns - 1) * others)
+def identity(row, positive, normaliser, argument):
+    return cross_entropy(row, hard_target(positive, normaliser), normaliser)
 
 
-def pair_losses(per_image, per_text, row_loss=identity_row, weight=None):
-    """[b] mean of both directions; `weight` [b] goes to `row_loss` where it takes one."""
+def smoothed(row, positive, normaliser, weight):
+    own, others = np.sum(positive), np.sum(~positive)
+    target = hard_target(positive, normaliser)
+    mass = np.sum(target)
+    if others:
+        weight = min(weight, 1 - own / len(row))
+        target = np.where(positive, (1 - weight) * target, weight * mass / others)
+    return cross_entropy(row, target, normaliser)
+
+
+def label_smoothed(row, positive, normaliser, share):
+    target = hard_target(positive, normaliser)
+    uniform = np.sum(target) / len(row)
+    return cross_entropy(row, (1 - share) * target + share * uniform, normaliser)
+
+
+def mixture_likelihood(row, positive, normaliser, weight):
+    (own,) = np.flatnonzero(positive)
+    if normaliser == "softmax":
+        probability, others = np.exp(log_softmax(row)), len(row) - 1
+        if not others:
+            return -np.log(probability[own])
+        weight = min(weight, 1 - 1 / len(row))
+        elsewhere = np.sum(np.delete(probability, own))
+        return -np.log((1 - weight) * probability[own] + weight / others * elsewhere)
+    weight = min(weight, 0.5)
+    right = np.exp(log_sigmoid(row[own]))
+    shown = (1 - weight) * right + weight * (1 - right)
+    return -np.log(shown) - np.sum(log_sigmoid(-np.delete(row, own)))
+
+
+FORMS = {
+    "identity": identity,
+    "smoothed": smoothed,
+    "label_smoothed": label_smoothed,
+    "mixture_likelihood": mixture_likelihood,
+}
+
+
+def same_key(keys, i, j):
+    return any(np.array_equal(key[i], key[j]) for key in keys)
+
+
+def pair_losses(
+    per_row, per_column, form, arguments, *, normaliser, valid, keys=(), duplicates="negatives"
+):
+    """[b] mean of both directions of logits [b, b]; `arguments` [b] go to the form."""
+    losses = np.zeros(len(valid))
+    for i in np.flatnonzero(valid):
+        counted = [j for j in np.flatnonzero(valid)]
+        if duplicates == "ignored":
+            counted = [j for j in counted if j == i or not same_key(keys, i, j)]
+        positive = np.array([
+            j == i or (duplicates == "positives" and same_key(keys, i, j)) for j in counted
+        ])
+        for row in (per_row[i], per_column[:, i]):
+            losses[i] += FORMS[form](row[counted], positive, normaliser, arguments[i]) / 2
+    return losses
+
+
+def soft_target_losses(logits, teacher, own, soft_share, *, normaliser, valid):
+    """[b] of logits [b, n]: targets are a teacher's softmax, mixed with what is right."""
     losses = []
-    for i in range(len(per_image)):
-        extra = () if weight is None else (weight[i],)
-        losses.append((row_loss(per_image[i], i, *extra) + row_loss(per_text[i], i, *extra)) / 2)
+    for row, seen, right in zip(logits, teacher, own, strict=True):
+        target = np.zeros(len(row))
+        target[valid] = soft_share * np.exp(log_softmax(seen[valid]))
+        target[right] += 1 - soft_share
+        losses.append(cross_entropy(row[valid], target[valid], normaliser))
     return np.array(losses)
 
 
-def info_nce(image_embed, text_embed, logit_scale):
-    per_image = logit_scale * np.asarray(image_embed, np.float64) @ np.asarray(text_embed).T
-    return pair_losses(per_image, per_image.T).mean()
-
-
-def token_max_similarity(image_tokens, text_tokens, image_mask, text_mask):
-    """Both [images, texts]: the image's and the text's mean of the best match of its tokens."""
-    b = len(image_tokens)
-    of_image, of_text = np.zeros((b, b)), np.zeros((b, b))
-    for i in range(b):
-        image = np.asarray(image_tokens[i], np.float64)[np.asarray(image_mask[i], bool)]
-        for j in range(b):
-            text = np.asarray(text_tokens[j], np.float64)[np.asarray(text_mask[j], bool)]
-            if len(image) and len(text):
-                of_image[i, j] = np.mean([max(token @ other for other in text) for token in image])
-                of_text[i, j] = np.mean([max(token @ other for other in image) for token in text])
-    return of_image, of_text
+def best_tokens(tokens, mask, others, other_mask, share):
+    """Per example the places, in order, of the tokens that match any token of the others best."""
+    chosen = []
+    for own, real in zip(tokens, mask, strict=True):
+        order = []
+        for place, token in enumerate(own):
+            matches = [token @ other for other in others[other_mask]]
+            # Padding comes last, and equals in their order.
+            order.append((not real[place], -max(matches) if real[place] and matches else 0, place))
+        count = max(1, int(np.ceil(share * len(own))))
+        chosen.append(sorted(place for *_, place in sorted(order)[:count]))
+    return np.array(chosen)
 
 
 def gradient(function, x, step=1e-6):

@@ -14,6 +14,7 @@ LAYERS = (
     {"errors"},
     {"files", "phases", "types"},
     {"sharding"},
+    {"placement"},
     {"checkpoint", "columns", "config"},
     {"data", "estimators", "losses", "models"},
     {"methods"},

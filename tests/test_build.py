@@ -58,7 +58,8 @@ def own_method(config, *, model, mesh, clock):
 def nlip_of(**fields) -> Nlip:
     made = config(**fields)
     clock = build.make_clock(made, num_examples=25_600)
-    return build.make_method(made, model=None, mesh=tiny.mesh_of(1), clock=clock)
+    model = build.make_model(made, vocab_size=100)
+    return build.make_method(made, model=model, mesh=tiny.mesh_of(1), clock=clock)
 
 
 def test_when_noise_is_estimated():
@@ -128,7 +129,8 @@ def test_a_longer_run_begins_like_the_shorter_one():
         clock = build.make_clock(made, num_examples=1000)
         schedule = build.make_learning_rate(made, clock=clock)
         rates.append([float(schedule(step)) for step in range(50)])
-        method = build.make_method(made, model=None, mesh=tiny.mesh_of(1), clock=clock)
+        model = build.make_model(made, vocab_size=100)
+        method = build.make_method(made, model=model, mesh=tiny.mesh_of(1), clock=clock)
         refreshes.append([step for step in method.refresh_steps if step < 50])
     assert rates[0] == rates[1] and refreshes[0] == refreshes[1]
 

@@ -76,6 +76,45 @@ def test_only_the_newest_are_kept(open_checkpoints):
     assert folders == {"5", "8"}
 
 
+def test_the_newest_before_some_steps_are_kept_as_well(open_checkpoints):
+    """Also those that another process, which was killed, left there."""
+    state = make_state(mesh_of(1), rows=2)
+    for steps, before, kept in (
+        ((3, 5, 8, 10), (), {"8", "10"}),
+        ((12, 15, 20), (9, 12), {"8", "10", "15", "20"}),  # 12 itself is too late for step 12
+        ((25,), (12, 2), {"10", "20", "25"}),
+    ):
+        checkpointer = open_checkpoints(keep=2)
+        checkpointer.keep_before(before)
+        for step in steps:
+            checkpointer.save(step, state=state, meta={})
+        checkpointer.wait()
+        folders = {p.name for p in checkpointer.directory.iterdir() if p.is_dir()}
+        assert folders == kept
+
+
+def test_the_newest_checkpoint_before_a_step(open_checkpoints):
+    checkpointer = open_checkpoints(keep=5)
+    for step in (3, 5, 8):
+        checkpointer.save(step, state=make_state(mesh_of(1), rows=2), meta={})
+    checkpointer.wait()
+    found = [checkpointer.latest_step(before=step) for step in (1, 3, 4, 5, 6, 8, 9, 100)]
+    assert found == [None, None, 3, 3, 5, 5, 8, 8]
+
+
+def test_who_only_reads_leaves_unfinished_checkpoints_alone(open_checkpoints):
+    """They may be those of a run that is going on."""
+    writer = open_checkpoints()
+    state = make_state(mesh_of(1), rows=2)
+    writer.save(4, state=state, meta={})
+    writer.wait()
+    half = writer.directory / "6.orbax-checkpoint-tmp-1" / "state"
+    half.mkdir(parents=True)
+    reader = open_checkpoints(only_reads=True)
+    assert reader.latest_step() == 4 and half.is_dir()
+    assert_state(reader.restore(4, abstract=abstract(state)).state, jax.tree.map(np.asarray, state))
+
+
 def test_a_step_is_saved_once(open_checkpoints):
     """A run that is stopped where it has just saved keeps what it saved."""
     checkpointer = open_checkpoints()

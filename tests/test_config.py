@@ -12,8 +12,10 @@ from nlip_jax.config import (
     changed_fields,
     config_argument,
     flatten,
+    from_json,
     is_runtime,
     parse_command_line,
+    parse_flags,
     read_config,
     to_json,
 )
@@ -206,6 +208,20 @@ def test_flatten_and_json_agree():
     config = ConfigDict({"a": {"b": (1, 2), "c": {}}, "d": None})
     assert flatten(config) == {"a.b": [1, 2], "a.c": {}, "d": None}
     assert flatten(json.loads(to_json(config))) == flatten(config)
+
+
+def test_a_config_comes_back_from_json():
+    config = ConfigDict({"a": {"b": (1, (2.0, "x")), "c": {}}, "d": None, "e": True})
+    again = from_json(to_json(config))
+    assert again == config and again.a.b == (1, (2.0, "x")) and isinstance(again.a.c, ConfigDict)
+
+
+def test_flags_of_a_command_without_a_config():
+    known = {"step": "which", "json": "file"}
+    assert parse_flags(["--step=3"], command="replay", known=known) == {"step": "3", "json": ""}
+    for wrong, words in ((["--stop=3"], "stop"), (["3"], "unexpected argument '3'")):
+        with pytest.raises(UsageError, match=words):
+            parse_flags(wrong, command="replay", known=known)
 
 
 def test_changed_fields_name_both_values():

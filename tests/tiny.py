@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from nlip_jax.losses import targets
+from nlip_jax.losses.normalisers import NORMALISERS
 from nlip_jax.methods.base import Embedded, Method
 from nlip_jax.methods.clip import Clip
 from nlip_jax.methods.nlip import Nlip
@@ -16,17 +17,17 @@ from nlip_jax.methods.similarities import SIMILARITIES
 from nlip_jax.models.dual_encoder import DualEncoder, normalize
 from nlip_jax.models.text_transformer import TextTransformer
 from nlip_jax.models.vit import VisionTransformer
-from nlip_jax.sharding import BATCH_AXES
+from nlip_jax.sharding import AXES
 from nlip_jax.types import LossOutput, TrainState
 
 SIZE, LENGTH, VOCAB = 8, 6, 32  # pixels, tokens in a caption, ids
 
 
-def mesh_of(devices: int, *, fsdp: int = 1) -> Mesh:
+def mesh_of(devices: int, *, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A mesh of the first few devices; `sharding.make_mesh` takes all."""
-    shape = (devices // fsdp, fsdp)
+    shape = (devices // (fsdp * tensor), fsdp, tensor)
     chosen = jax.devices()[:devices]
-    return jax.make_mesh(shape, BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=chosen)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +71,24 @@ class LinearTowers(nn.Module):
     """What `DualEncoder` gives, from one matrix a tower; compiles in a fraction of the time."""
 
     embed_dim: int = 16
+    logit_bias_init: float | None = None
 
     def setup(self):
         self.image = nn.Dense(self.embed_dim)
         self.text = nn.Embed(VOCAB, self.embed_dim)
         self.log_scale = self.param("log_scale", nn.initializers.constant(2.0), ())
+        if self.logit_bias_init is not None:
+            start = nn.initializers.constant(self.logit_bias_init)
+            self.bias = self.param("logit_bias", start, ())
 
-    def __call__(self, image, tokens):
-        scale = {"logit_scale": jnp.exp(self.log_scale)}
-        return self.encode_image(image) | self.encode_text(tokens) | scale
+    def __call__(self, image, tokens, keys=None):
+        return self.encode_image(image) | self.encode_text(tokens)
+
+    def logit_scale(self):
+        return jnp.exp(self.log_scale)
+
+    def logit_bias(self):
+        return self.bias
 
     def encode_image(self, image):
         patches = image.reshape(len(image), 4, -1)
@@ -92,22 +102,32 @@ class LinearTowers(nn.Module):
         return {"text_embed": embed, "text_tokens": normalize(pieces), "text_mask": mask}
 
 
-def clip(similarity: str = "dot", *, model: nn.Module | None = None) -> Clip:
-    return Clip(model=model or LinearTowers(), similarity=SIMILARITIES[similarity])
+def clip(
+    similarity: str = "dot", *, make: type[Clip] = Clip, model: nn.Module | None = None, **fields
+) -> Clip:
+    return make(model=model or LinearTowers(), similarity=SIMILARITIES[similarity], **fields)
+
+
+def siglip(**fields) -> Clip:
+    model = LinearTowers(logit_bias_init=-2.0)
+    return clip(model=model, normaliser=NORMALISERS["sigmoid"], has_bias=True, **fields)
 
 
 def nlip(
     similarity: str = "dot",
     *,
     form: str = "smoothed_targets",
+    normaliser: str = "softmax",
     model: nn.Module | None = None,
     **fields,
 ) -> Nlip:
     defaults = {"weight": 1.0, "fit": None, "posterior": None}
-    return Nlip(
-        model=model or LinearTowers(),
-        similarity=SIMILARITIES[similarity],
-        form=targets.NOISE_ADAPTIVE[form],
+    return clip(
+        similarity,
+        make=Nlip,
+        model=model,
+        normaliser=NORMALISERS[normaliser],
+        form=targets.NOISE_ADAPTIVE[normaliser][form],
         **(defaults | fields),
     )
 
@@ -126,8 +146,8 @@ class Regression(Method):
     def columns(self) -> tuple[str, ...]:
         return ("offset",)
 
-    def init_params(self, rng, batch):
-        return {"w": jax.random.normal(rng, (3,)), "bias": jnp.zeros(())}
+    def init_model(self, rng, batch):
+        return {"w": jax.random.normal(rng, (3,)), "bias": jnp.zeros(())}, {}
 
     def init_state(self, params):
         return {"updates": jnp.zeros((), jnp.int32)}

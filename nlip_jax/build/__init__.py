@@ -12,10 +12,14 @@ from nlip_jax.build.data import (
 )
 from nlip_jax.build.durations import make_clock, make_learning_rate, make_plan, make_tx, may_grow
 from nlip_jax.build.evaluation import make_evaluators, make_towers
-from nlip_jax.build.model import make_mesh, make_method, make_model
+from nlip_jax.build.mesh import make_mesh, make_placement
+from nlip_jax.build.method import make_method
+from nlip_jax.build.model import make_model
 from nlip_jax.build.names import lookup
 from nlip_jax.build.sources import indexed_sets, open_training_source
+from nlip_jax.build.spikes import make_spike_policy
 from nlip_jax.build.text import make_mask, open_tokenizer
+from nlip_jax.build.training import make_micro_batches
 
 __all__ = [
     "data_fingerprint",
@@ -28,9 +32,12 @@ __all__ = [
     "make_mask",
     "make_mesh",
     "make_method",
+    "make_micro_batches",
     "make_model",
+    "make_placement",
     "make_plan",
     "make_reading",
+    "make_spike_policy",
     "make_towers",
     "make_transform",
     "make_tx",

@@ -7,8 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from nlip_jax.build.model import similarity
 from nlip_jax.build.names import lookup
+from nlip_jax.build.objective import objective
 from nlip_jax.build.sources import make_storage, open_source
 from nlip_jax.data.images.transform import ImageTransform
 from nlip_jax.data.source import Source
@@ -44,7 +44,7 @@ def _zero_shot(
     if spec.ensemble == "embeddings" and similarity != "dot":
         raise UsageError(
             f"config.{field}.ensemble='embeddings' averages pooled embeddings; with "
-            f"config.loss.similarity={similarity!r} set it to 'similarities'"
+            f"loss.similarity={similarity!r} set it to 'similarities'"
         )
     return ZeroShot(**make(spec[spec.source]), ensemble=spec.ensemble)
 
@@ -67,7 +67,7 @@ EVALUATORS = {"zero_shot": _zero_shot, "retrieval": _retrieval}
 
 def make_evaluators(config: ConfigDict, workdir: Path) -> dict[str, ZeroShot | Retrieval]:
     """Evaluators by "KIND/SET"."""
-    similarity(config)  # a wrong name is to be told as such, not by what follows from it
+    similarity = objective(config).similarity
     evaluators = {}
     for kind, sets in config.evaluators.items():
         make = lookup(kind, EVALUATORS, field="evaluators")
@@ -83,7 +83,7 @@ def make_evaluators(config: ConfigDict, workdir: Path) -> dict[str, ZeroShot | R
                     name=f"{kind}-{name}",
                     storage=make_storage(config),
                 ),
-                similarity=config.loss.similarity,
+                similarity=similarity,
             )
     return evaluators
 

@@ -8,11 +8,12 @@ from nlip_jax.errors import UsageError
 from nlip_jax.files import write_atomically
 
 
-def check_json_file(text: str) -> Path | None:
+def check_json_file(text: str, *, flag: str = "json") -> Path | None:
     """The file that a command may write its numbers to, None where none was asked for.
 
     Args:
       text: value of --json.
+      flag: the name of another flag that names a file.
 
     Raises:
       UsageError: there is no folder to write it to, or one stands in its place.
@@ -21,9 +22,9 @@ def check_json_file(text: str) -> Path | None:
         return None
     path = Path(text).expanduser()
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"--json={text}: there is no such folder; make it first")
+        raise UsageError(f"--{flag}={text}: there is no such folder; make it first")
     if path.is_dir():
-        raise UsageError(f"--json={text} is a folder; name a file in it")
+        raise UsageError(f"--{flag}={text} is a folder; name a file in it")
     return path
 
 

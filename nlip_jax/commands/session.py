@@ -1,8 +1,10 @@
 """A run made ready: everything a config names, built and checked, nothing compiled yet."""
 
 import dataclasses
+import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,12 @@ from nlip_jax.data.text.tokenizer import Tokenizer
 from nlip_jax.errors import UsageError
 from nlip_jax.methods.base import Method
 from nlip_jax.train import stop
+from nlip_jax.train.accumulation import MicroBatches
 from nlip_jax.train.loop import Plan
 from nlip_jax.train.map_examples import Mapper
+from nlip_jax.train.spikes import SpikePolicy
 from nlip_jax.train.state import StateFactory
+from nlip_jax.train.step import train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,7 @@ class Session:
     config: ConfigDict
     workdir: Path
     mesh: Mesh
+    micro_batches: MicroBatches | None
     source: Source
     draw: Draw
     tokenizer: Tokenizer
@@ -47,6 +53,7 @@ class Session:
     method: Method
     schedule: Any
     tx: Any
+    spike_policy: SpikePolicy | None
     mapper: Mapper
     evaluators: dict[str, Any]
     fingerprint: str
@@ -69,6 +76,7 @@ class Session:
             source=self.source,
             tokenizer=self.tokenizer,
             transform=self.transform.without_augmentation(),
+            numbers_images="image_id" in self.method.inputs,
         )
 
     @property
@@ -98,6 +106,7 @@ class Session:
         inputs = {
             "image_view": {"image_view": image},
             "masked_tokens": {"masked_tokens": tokens, "mask_labels": tokens},
+            "image_id": {"image_id": jax.ShapeDtypeStruct((b,), np.int32)},
         }
         batch = {"image": image, "tokens": tokens, **columns}
         for name in self.method.inputs:
@@ -110,11 +119,35 @@ class Session:
         return StateFactory(
             method=self.method,
             tx=self.tx,
-            mesh=self.mesh,
+            placement=build.make_placement(self.config, mesh=self.mesh),
             batch=self.batch,
-            fsdp_min_bytes=self.config.mesh.fsdp_min_bytes,
             seed=self.config.seed,
+            ema=self.config.ema.decay > 0,
+            watches_loss=self.spike_policy is not None,
         )
+
+    @property
+    def step(self) -> Callable:
+        """The training step, to be compiled."""
+        return functools.partial(
+            train_step,
+            method=self.method,
+            tx=self.tx,
+            schedule=self.schedule,
+            seed=self.config.seed,
+            micro_batches=self.micro_batches,
+            ema_decay=self.config.ema.decay,
+            spike_policy=self.spike_policy,
+        )
+
+    @property
+    def data_description(self) -> dict[str, Any]:
+        """What data.json says of the data of a run."""
+        return {
+            "fingerprint": self.fingerprint,
+            "num_examples": len(self.draw),
+            "vocab_size": self.tokenizer.vocab_size,
+        }
 
     def column(self, name: str, version: int, *, key: str = "") -> ColumnVersion:
         """A version of a column of this run."""
@@ -168,6 +201,7 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     """
     check_numbers(config)
     mesh = build.make_mesh(config)
+    micro_batches = build.make_micro_batches(config, mesh=mesh)
     reading = build.make_reading(config)
     transform = build.make_transform(config)
     evaluators = build.make_evaluators(config, workdir)
@@ -177,7 +211,7 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     clock = build.make_clock(config, num_examples=len(draw))
     schedule = build.make_learning_rate(config, clock=clock)
     tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)
-    model = build.make_model(config, vocab_size=tokenizer.vocab_size)
+    model = build.make_model(config, vocab_size=tokenizer.vocab_size, mesh=mesh)
     method = build.make_method(config, model=model, mesh=mesh, clock=clock)
     if method.columns and source.draws_captions:
         raise UsageError(
@@ -185,10 +219,11 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
             "another caption each epoch, so it has no lasting noise probability; "
             f"method={config.method} needs captions='expand'"
         )
-    return Session(
+    session = Session(
         config=config,
         workdir=workdir,
         mesh=mesh,
+        micro_batches=micro_batches,
         source=source,
         draw=draw,
         tokenizer=tokenizer,
@@ -198,12 +233,15 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
         method=method,
         schedule=schedule,
         tx=build.make_tx(config, schedule=schedule),
+        spike_policy=build.make_spike_policy(config, clock=clock),
         mapper=Mapper(mesh=mesh, reading=reading),
         evaluators=evaluators,
         fingerprint=build.data_fingerprint(
             config, source=source, draw=draw, tokenizer=tokenizer
         ),
     )
+    session.factory.abstract()  # the rules of config.mesh meet the parameters
+    return session
 
 
 def _check_keep_column(config: ConfigDict, workdir: Path) -> None:

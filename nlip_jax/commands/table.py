@@ -24,7 +24,11 @@ class Command:
 
 COMMANDS = {
     "train": Command(
-        "pretrain, evaluate and report; run it again to go on with a stopped run", _WORKDIR
+        "pretrain, evaluate and report; run it again to go on with a stopped run",
+        {
+            **_WORKDIR,
+            "profile": "FIRST..LAST: steps to make an XLA trace of, in the workdir",
+        },
     ),
     "index": Command(
         "scan shards once, so that any example can be read at random; again after adding some",
@@ -56,10 +60,21 @@ COMMANDS = {
             "json": "also write the numbers to this file",
         },
     ),
+    "replay": Command(
+        "repeat a step of a run, such as a loss spike, and show what was in its batch",
+        {
+            "workdir": "folder of the run, which is only read; the run may be going on",
+            "step": "which one, as in metrics.jsonl and spikes.jsonl",
+            "top": "pairs to show, those with the highest loss first (10)",
+            "page": "also write an HTML page with their images to this file",
+            "json": "also write the numbers to this file",
+        },
+        takes_config=False,
+    ),
     "benchmark": Command(
         "measure on this machine; prints a table",
         {"json": "also write the numbers to this file"},
-        choices=("step", "mixture", "data"),
+        choices=("step", "model", "loss", "pod", "mixture", "data"),
         takes_config=False,
     ),
 }

@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 
 from nlip_jax import __version__, build, phases
 from nlip_jax.checkpoint import Checkpointer
+from nlip_jax.commands import compilation_cache, run_header
 from nlip_jax.commands import session as sessions
 from nlip_jax.commands import workdir as workdirs
+from nlip_jax.commands.placement_table import format_placement
 from nlip_jax.commands.run_report import write_report
 from nlip_jax.commands.session import Session
 from nlip_jax.commands.table import COMMANDS
@@ -29,10 +31,13 @@ from nlip_jax.methods.base import Episode
 from nlip_jax.report.table import format_results
 from nlip_jax.sharding import on_leader
 from nlip_jax.train import stop
+from nlip_jax.train.ema import with_average
 from nlip_jax.train.loop import Trainer, failures, train
 from nlip_jax.train.metrics import MetricsLog
+from nlip_jax.train.profile import Trace, check_trace, parse_trace
+from nlip_jax.train.spike_log import SpikeLog
 from nlip_jax.train.state import fingerprint
-from nlip_jax.train.step import compile_step, train_step
+from nlip_jax.train.step import compile_step
 from nlip_jax.types import TrainState
 
 
@@ -40,21 +45,25 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     config, values = parse_command_line(argv, command="train", extra_flags=COMMANDS["train"].flags)
     workdir = workdirs.find_workdir(values["workdir"], argv)
+    trace = parse_trace(values["profile"], folder=workdir / "profile")
     sessions.start_processes()
     # Looks before it locks: a folder of others is left as it is.
     changes = workdirs.check_config(workdir, config, may_grow=build.may_grow(config))
     with contextlib.ExitStack() as stack:
         on_leader(lambda: stack.enter_context(workdirs.lock(workdir)))
-        return run_in(workdir, config, changes=changes)
+        return run_in(workdir, config, changes=changes, trace=trace)
 
 
-def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> int:
+def run_in(
+    workdir: Path, config: ConfigDict, *, changes: dict[str, tuple], trace: Trace | None
+) -> int:
     """Everything a run does in its folder, from top to bottom.
 
     Args:
       workdir: of the run, locked.
       config: of this command.
       changes: fields that differ from an earlier part of the run, and may.
+      trace: of some of its steps, if one is asked for.
 
     Returns:
       The exit code.
@@ -64,24 +73,22 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
 
     # --- Is there anything to do? -----------------------------------------------------------------
     results = finished_results(config, workdir)
-    asks_anew = any(name.startswith(("evaluat", "report.")) for name in changes)
+    asks_anew = any(name.startswith(("evaluat", "report.", "ema.evaluate")) for name in changes)
     if results is not None and not asks_anew:
         if leader:
             print(format_results(results))
-            print(f"this run is finished; {where_to_look(config, workdir)}")
+            untraced = f", so nothing is left for {trace}" if trace else ""
+            print(f"this run is finished{untraced}; {where_to_look(config, workdir)}")
         return 0
 
     # --- Build and check everything, before anything is compiled ----------------------------------
     run = sessions.open_session(config, workdir)
-    description = {
-        "fingerprint": run.fingerprint,
-        "num_examples": len(run.draw),
-        "vocab_size": run.tokenizer.vocab_size,
-    }
-    on_leader(lambda: workdirs.check_data(workdir, description))
+    on_leader(lambda: workdirs.check_data(workdir, run.data_description))
     checkpointer = Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep)
     latest = checkpointer.latest_step()
     workdirs.check_total(config, total=run.plan.total, done=latest or 0)
+    check_trace(trace, total=run.plan.total)
+    compilation_cache.use(config.compilation_cache, workdir)
     if leader:
         workdirs.say_changes(changes)
         write_atomically(workdir / "config.json", to_json(config).encode())
@@ -93,11 +100,9 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
 
     # --- Compile, restore or create ---------------------------------------------------------------
     phases.enter("compile")
-    step = functools.partial(
-        train_step, method=run.method, tx=run.tx, schedule=run.schedule, seed=config.seed
-    )
     abstract = run.factory.abstract()
-    compiled = compile_step(step, state=abstract, batch=run.batch, mesh=run.mesh)
+    compiled = compile_step(run.step, state=abstract, batch=run.batch, mesh=run.mesh)
+    run_header.show(run, state=abstract, compiled=compiled)
     meta = {}  # of the checkpoint
     if latest is None:
         state = run.factory.create()
@@ -129,6 +134,9 @@ def run_in(workdir: Path, config: ConfigDict, *, changes: dict[str, tuple]) -> i
         episode=functools.partial(make_episode, run, quarantine),
         evaluate=lambda state, step: evaluate(run, state, prefix="eval/"),
         log=log,
+        peak_rate=run_header.make_yardstick(run).peak_rate,
+        trace=trace if leader else None,
+        spikes=spike_log(run, resume_step=int(state.step)),
     )
     try:
         state = train(trainer, state)
@@ -185,8 +193,8 @@ def where_to_look(config: ConfigDict, workdir: Path) -> str:
 
 def announce(run: Session) -> None:
     """What is about to happen, in a few lines."""
-    shapes = jax.tree.leaves(run.factory.abstract().params)
-    count = sum(math.prod(leaf.shape) for leaf in shapes)
+    params = run.factory.abstract().params
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     print(
         f"{run.config.method}: {count / 1e6:.2f} M parameters, {len(run.draw):,} examples, "
         f"{run.plan.total:,} steps of {run.config.batch_size}, {run.mesh.size} "
@@ -194,6 +202,7 @@ def announce(run: Session) -> None:
         f"data {run.fingerprint}, seed {run.config.seed}, in {run.workdir}",
         file=sys.stderr,
     )
+    print(format_placement(run.factory.placement, params), file=sys.stderr)
     if run.config.data.keep_column:
         low, high = run.config.data.keep_range
         print(
@@ -214,6 +223,19 @@ def checkpoint_meta(run: Session, quarantine: Quarantine, step: int) -> dict[str
         "seed": run.config.seed,
         "version": __version__,
     }
+
+
+def spike_log(run: Session, *, resume_step: int) -> SpikeLog | None:
+    """What takes down loss spikes; None where nobody looks for them."""
+    if run.spike_policy is None:
+        return None
+    return SpikeLog(
+        run.workdir,
+        policy=run.spike_policy,
+        order=run.order,
+        resume_step=resume_step,
+        writes=jax.process_index() == 0,
+    )
 
 
 def open_columns(run: Session, episode: int) -> dict[str, Any]:
@@ -262,6 +284,8 @@ def column_key(run: Session, state: TrainState) -> str:
 
 def evaluate(run: Session, state: TrainState, *, prefix: str = "") -> dict[str, float]:
     """Runs all evaluators: KIND/SET/METRIC -> value."""
+    if run.config.ema.evaluate:
+        state = with_average(state)
     towers = build.make_towers(
         run.config,
         method=run.method,

@@ -47,6 +47,18 @@ def make_workdir(workdir: Path) -> None:
         raise _cannot_write(workdir, error) from error
 
 
+def read_config(workdir: Path) -> ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+      UsageError: no run has begun there.
+    """
+    for name in ("config.json", "data.json"):
+        if not (workdir / name).is_file():
+            raise UsageError(f"--workdir={workdir} is no folder of a run: it has no {name}")
+    return configs.from_json((workdir / "config.json").read_text())
+
+
 @contextlib.contextmanager
 def lock(workdir: Path, *, flag: str = "--workdir") -> Iterator[None]:
     """Makes the folder and keeps other runs out of it; a killed process lets go of it.

@@ -42,6 +42,7 @@ class LoadPair:
       transform: of the images.
       second_view: also augment the image a second time, as "image_view".
       mask: also mask the tokens, as "masked_tokens" and "mask_labels".
+      numbers_images: also tell which image of the source it is, as "image_id".
     """
 
     source: Source
@@ -49,11 +50,13 @@ class LoadPair:
     transform: ImageTransform
     second_view: bool = False
     mask: MaskText | None = None
+    numbers_images: bool = False
 
     def __call__(self, example_id: int, epoch: int) -> dict[str, np.ndarray]:
         """The arrays of one example."""
         begun = time.perf_counter()
-        picture = self.source.picture(self.source.image_id(example_id))
+        image_id = self.source.image_id(example_id)
+        picture = self.source.picture(image_id)
         caption = self.source.caption(example_id, epoch)
         read = time.perf_counter()
         names = ("image", "image_view") if self.second_view else ("image",)
@@ -71,6 +74,8 @@ class LoadPair:
         if self.mask is not None:
             masked = self.mask(row["tokens"], example_id=example_id, epoch=epoch)
             row |= {"masked_tokens": masked.inputs, "mask_labels": masked.labels}
+        if self.numbers_images:
+            row |= {"image_id": np.array(image_id, np.int32)}
         done = time.perf_counter()
         seconds = (read - begun, decoded - read, augmented - decoded, done - augmented)
         return row | {"stage_seconds": np.array(seconds, np.float32)}

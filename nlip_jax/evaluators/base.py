@@ -12,8 +12,9 @@ from nlip_jax.data.images.transform import ImageTransform
 from nlip_jax.data.loading import LoadCaption, Loader, LoadImage, LoadText
 from nlip_jax.data.source import Source
 from nlip_jax.data.text.tokenizer import Tokenizer
-from nlip_jax.losses.similarity import Logits
+from nlip_jax.losses.similarity import Similarity
 from nlip_jax.methods.base import Features
+from nlip_jax.methods.similarities import FeatureSimilarity
 from nlip_jax.types import PyTree
 
 _MAX_BLOCK = 512  # images and texts scored at a time, fewer where tokens are compared
@@ -27,8 +28,8 @@ def _of_field(features: Callable, field: str) -> Callable[[PyTree, dict], Featur
 
 
 @functools.lru_cache(maxsize=4)
-def _compile(similarity: Callable) -> Callable[[Features, Features], Logits]:
-    return jax.jit(lambda images, texts: similarity(images, texts, 1.0))
+def _compile(similarity: FeatureSimilarity) -> Callable[[Features, Features], Similarity]:
+    return jax.jit(similarity.score)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Towers:
       params: of the model.
       image_features: (params, images [b, h, w, 3]) -> features.
       text_features: (params, tokens [b, l]) -> features.
-      similarity: (image features, text features, scale) -> `Logits`.
+      similarity: how images and texts are compared.
       tokenizer: of the texts.
       transform: of the images, without augmentation.
       collect: the primitive that runs a function over a data set (`Mapper.collect`).
@@ -49,7 +50,7 @@ class Towers:
     params: PyTree
     image_features: Callable[[PyTree, jax.Array], Features]
     text_features: Callable[[PyTree, jax.Array], Features]
-    similarity: Callable[[Features, Features, float], Logits]
+    similarity: FeatureSimilarity
     tokenizer: Tokenizer
     transform: ImageTransform
     collect: Callable[..., PyTree]
@@ -79,24 +80,24 @@ class Towers:
             count=len(texts),
         )
 
-    def score(self, images: Features, texts: Features) -> Logits:
+    def score(self, images: Features, texts: Features) -> Similarity:
         """Similarities of all images and texts, block by block, on the host in float32.
 
         Returns:
-          per_image `[images, texts]` and per_text `[texts, images]` as NumPy arrays.
+          per_row `[images, texts]`, as images see texts, and per_column `[images, texts]`, as texts
+          see images; NumPy arrays.
         """
         num_images, num_texts = _length(images), _length(texts)
-        per_image = np.empty((num_images, num_texts), np.float32)
-        per_text = np.empty((num_texts, num_images), np.float32)
+        per_row, per_column = np.empty((2, num_images, num_texts), np.float32)
         score, size = _compile(self.similarity), _block_size(images, texts)
         for i in range(0, num_images, size):
             for t in range(0, num_texts, size):
                 block = score(_rows(images, i, size), _rows(texts, t, size))
-                rows, columns = slice(i, i + size), slice(t, t + size)
-                shape = per_image[rows, columns].shape
-                per_image[rows, columns] = np.asarray(block.per_image)[: shape[0], : shape[1]]
-                per_text[columns, rows] = np.asarray(block.per_text)[: shape[1], : shape[0]]
-        return Logits(per_image=per_image, per_text=per_text)
+                place = slice(i, i + size), slice(t, t + size)
+                for whole, part in ((per_row, block.per_row), (per_column, block.per_column)):
+                    shape = whole[place].shape
+                    whole[place] = np.asarray(part)[: shape[0], : shape[1]]
+        return Similarity(per_row=per_row, per_column=per_column)
 
     def _embed(
         self, features: Callable[[PyTree, dict], Features], *, load: Loader, count: int

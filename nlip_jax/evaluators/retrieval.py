@@ -23,14 +23,14 @@ class Retrieval:
     def run(self, towers: Towers) -> dict[str, float]:
         """recall@1/5/10 and median rank both ways, and the mean of the six recalls."""
         owners = np.array([self.source.image_id(i) for i in range(len(self.source))])
-        logits = towers.score(
+        similarity = towers.score(
             towers.embed_images(self.source), towers.embed_captions(self.source)
         )
         images = np.arange(self.source.num_images)
         results = {}
         for direction, scores, is_right in (
-            ("image_to_text", logits.per_image, images[:, None] == owners[None]),
-            ("text_to_image", logits.per_text, owners[:, None] == images[None]),
+            ("image_to_text", similarity.per_row, images[:, None] == owners[None]),
+            ("text_to_image", similarity.per_column.T, owners[:, None] == images[None]),
         ):
             rank = ranks(scores, is_right)
             results |= {f"{direction}/recall@{k}": float((rank < k).mean()) for k in CUTS}

@@ -43,7 +43,7 @@ class ZeroShot:
         if self.ensemble == "embeddings":
             mean = texts["text_embed"].reshape(len(self.class_names), len(templates), -1).mean(1)
             texts = {"text_embed": mean / np.linalg.norm(mean, axis=-1, keepdims=True)}
-        scores = towers.score(towers.embed_images(self.source), texts).per_image
+        scores = towers.score(towers.embed_images(self.source), texts).per_row
         scores = scores.reshape(len(scores), len(self.class_names), -1).mean(-1)
         return accuracies(scores, self.labels)
 

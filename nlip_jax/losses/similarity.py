@@ -1,4 +1,9 @@
-"""Logits of a contrastive loss: how alike every image and every text of the global batch are."""
+"""How alike rows and columns are: the first choice of every contrastive objective.
+
+A similarity is a function of two `Side`s' features and masks that gives `Similarity`, without a
+temperature. It is bilinear or at least works on any block of rows and columns by itself, which is
+what lets `losses/engine.py` go through the matrix tile by tile.
+"""
 
 from functools import partial
 
@@ -9,65 +14,70 @@ from jax import Array
 
 
 @flax.struct.dataclass
-class Logits:
-    """Similarity times `logit_scale`, seen from both sides; row i and column i are pair i.
+class Similarity:
+    """Every row against every column, `[rows, columns]` in both; float32, or float64 from float64.
 
     Attributes:
-        per_image: [b_images, b_texts] float32, one row of candidate texts for every image.
-        per_text: [b_texts, b_images] float32, one row of candidate images for every text.
+        per_row: as a row sees its candidates, the columns.
+        per_column: as a column sees its candidates, the rows.
     """
 
-    per_image: Array
-    per_text: Array
+    per_row: Array
+    per_column: Array
 
 
-# Features are multiplied as they come and summed in float32: bfloat16 features cost one pass of
-# the matrix unit, float32 features keep their precision on devices that would round them.
-_product = partial(
-    jnp.einsum, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
-)
+def _product(equation: str, a: Array, b: Array) -> Array:
+    # Features are multiplied as they come and summed in float32: bfloat16 features cost one pass of
+    # the matrix unit, float32 features keep their precision on devices that would round them.
+    wide = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
+    return jnp.einsum(
+        equation, a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide
+    )
 
 
-def dot_similarity(image_embed: Array, text_embed: Array, logit_scale: Array | float) -> Logits:
-    """Score pairs by the dot product of their embeddings (CLIP, arXiv 2103.00020).
+def dot(rows: Array, columns: Array, row_mask: None = None, column_mask: None = None) -> Similarity:
+    """Score by the dot product of embeddings (CLIP, arXiv 2103.00020).
 
     Args:
-        image_embed: [b, d] L2-normalised, taken as it is.
-        text_embed: [b, d] L2-normalised, taken as it is.
-        logit_scale: [] inverse temperature.
+        rows: [r, d] L2-normalised, taken as they are.
+        columns: [c, d] L2-normalised, taken as they are.
+        row_mask: pooled embeddings have none.
+        column_mask: pooled embeddings have none.
     """
-    per_image = logit_scale * _product("id,jd->ij", image_embed, text_embed)
-    return Logits(per_image=per_image, per_text=per_image.T)
+    del row_mask, column_mask
+    product = _product("id,jd->ij", rows, columns)
+    return Similarity(per_row=product, per_column=product)
 
 
-def token_max_similarity(
-    image_tokens: Array,
-    text_tokens: Array,
-    text_mask: Array,
-    logit_scale: Array | float,
-    image_mask: Array | None = None,
-) -> Logits:
-    """Score pairs by late interaction (FILIP, arXiv 2111.07783).
+def token_max(
+    rows: Array,
+    columns: Array,
+    row_mask: Array | None = None,
+    column_mask: Array | None = None,
+) -> Similarity:
+    """Score by late interaction (FILIP, arXiv 2111.07783).
 
-    Every image token looks for its most similar text token, and the image's score is the mean over
-    its tokens; the text's score is the mirror image, so the two matrices differ. An image or text
+    Every token of a row looks for its most similar token of the column, and the row's score is the
+    mean over its tokens; the column's score is the mirror image, so the two differ. A row or column
     without any token scores 0 with everything.
 
     Args:
-        image_tokens: [b, p, d] L2-normalised, taken as they are.
-        text_tokens: [b, l, d] L2-normalised, taken as they are.
-        text_mask: [b, l] bool, True on real tokens.
-        logit_scale: [] inverse temperature.
-        image_mask: [b, p] bool, True on real tokens; all are real when left out.
+        rows: [r, p, d] L2-normalised tokens, taken as they are.
+        columns: [c, l, d] L2-normalised tokens, taken as they are.
+        row_mask: [r, p] bool, True on real tokens; all are real when left out.
+        column_mask: [c, l] bool, True on real tokens; all are real when left out.
     """
-    if image_mask is None:
-        image_mask = jnp.ones(image_tokens.shape[:2], bool)
-    # No pair of tokens is laid out twice: [b_images, p, b_texts, l] is how the product comes.
-    similarity = _product("ipd,jld->ipjl", image_tokens, text_tokens)
-    image_mask, text_mask = image_mask[:, :, None, None], text_mask[None, None]
-    per_image = _mean(_best(similarity, text_mask, 3), image_mask, text_mask, axes=(1, 3))
-    per_text = _mean(_best(similarity, image_mask, 1), text_mask, image_mask, axes=(3, 1))
-    return Logits(per_image=logit_scale * per_image, per_text=logit_scale * per_text.T)
+    if row_mask is None:
+        row_mask = jnp.ones(rows.shape[:2], bool)
+    if column_mask is None:
+        column_mask = jnp.ones(columns.shape[:2], bool)
+    # No pair of tokens is laid out twice: [r, p, c, l] is how the product comes.
+    similarity = _product("ipd,jld->ipjl", rows, columns)
+    row_mask, column_mask = row_mask[:, :, None, None], column_mask[None, None]
+    return Similarity(
+        per_row=_mean(_best(similarity, column_mask, 3), row_mask, column_mask, axes=(1, 3)),
+        per_column=_mean(_best(similarity, row_mask, 1), column_mask, row_mask, axes=(3, 1)),
+    )
 
 
 def _mean(best: Array, own: Array, others: Array, axes: tuple[int, int]) -> Array:
@@ -102,3 +112,24 @@ def _best_backward(axis: int, kept: tuple[Array, Array], cotangent: Array):
 
 
 _best.defvjp(_best_forward, _best_backward)
+
+
+def aligned(
+    similarity, rows: Array, columns: Array, row_mask: Array | None, column_mask: Array | None
+) -> Similarity:
+    """The similarities of row i and column i alone, `[b]` in both.
+
+    Args:
+        similarity: such as `dot`.
+        rows: [b, ...] features.
+        columns: [b, ...] features.
+        row_mask: [b, ...] or None.
+        column_mask: [b, ...] or None.
+    """
+
+    def one(*sides: Array | None) -> Similarity:
+        found = similarity(*(None if side is None else side[None] for side in sides))
+        return jax.tree.map(lambda value: value[0, 0], found)
+
+    axes = tuple(None if mask is None else 0 for mask in (row_mask, column_mask))
+    return jax.vmap(one, in_axes=(0, 0, *axes))(rows, columns, row_mask, column_mask)

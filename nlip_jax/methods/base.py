@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlip_jax.columns import ColumnVersion
+from nlip_jax.models.dropout import example_keys
 from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
 
 Features = dict[str, Array]
@@ -48,14 +49,19 @@ class Episode:
 class Method:
     """A method with no state, no columns and no hooks; others replace what they need.
 
-    All functions but `refresh` are pure and run inside the compiled step.
+    All functions but `refresh` are pure and run inside the compiled step. Random numbers are drawn
+    by example, from the step's `rng` and `batch["row"]`, never from the shape of a batch: the step
+    may hand the examples to `embed` and `example_loss` in parts, and to `embed` twice.
 
     Attributes:
-      model: a linen module that maps (image, tokens) to features.
+      model: a linen module that maps (image, tokens, random keys [b] or None) to features. Beside
+        "params" it may have collections such as "batch_stats", which it updates when mutable.
+      frozen_statistics: those collections stay as they are in training.
       refresh_steps: steps at which an episode ends and `refresh` is called.
     """
 
     model: Any
+    frozen_statistics: bool = False
     refresh_steps: tuple[int, ...] = ()
 
     @property
@@ -69,30 +75,51 @@ class Method:
 
         "image_view": the image augmented a second time, `[b, h, w, 3]`. "masked_tokens": the tokens
         with some of them masked, and with them "mask_labels", what those were, 0 elsewhere, both
-        `[b, l]`.
+        `[b, l]`. "image_id": number of the image in its data set, `[b]` int32.
         """
         return ()
 
-    def init_params(self, rng: Array, batch: Batch) -> PyTree:
-        """Fresh parameters for batches of this shape."""
-        return self.model.init(rng, scale_image(batch["image"]), batch["tokens"])["params"]
+    def init_model(self, rng: Array, batch: Batch) -> tuple[PyTree, PyTree]:
+        """Fresh parameters and model state for batches of this shape."""
+        variables = self.model.init(rng, scale_image(batch["image"]), batch["tokens"])
+        return variables.pop("params"), variables
 
     def init_state(self, params: PyTree) -> PyTree:
         """What the method remembers on the devices, at step 0."""
         del params
         return {}
 
-    def embed(self, params: PyTree, state: TrainState, batch: Batch, *, rng: Array) -> Embedded:
-        """Features of every example by itself."""
-        del rng
-        image = scale_image(batch["image"])
-        features = self.model.apply({"params": params}, image, batch["tokens"])
-        return Embedded(features=features, model_state=state.model_state)
+    def embed(
+        self, params: PyTree, state: TrainState, batch: Batch, *, rng: Array | None
+    ) -> Embedded:
+        """Features of every example by itself.
+
+        Args:
+          params: that are differentiated.
+          state: everything else.
+          batch: the whole batch or a part of it, with "row" if there is a key.
+          rng: key of the step; None outside training: no dropout, and statistics are only read.
+
+        Returns:
+          Features, `[b, ...]` all of them, and the model state after it.
+        """
+        keys = None if rng is None else example_keys(rng, batch["row"])
+        updated = () if rng is None or self.frozen_statistics else tuple(state.model_state)
+        features, changes = self.model.apply(
+            {"params": params, **state.model_state},
+            *(scale_image(batch["image"]), batch["tokens"], keys),
+            mutable=updated,
+        )
+        return Embedded(features=features, model_state={**state.model_state, **changes})
 
     def pair_loss(
         self, params: PyTree, features: Features, state: TrainState, batch: Batch
     ) -> LossOutput:
-        """The part of the loss that couples the global batch."""
+        """The part of the loss that couples the global batch.
+
+        Its `picks`, `[b, ...]` all of them, are constants to `example_loss`: what was chosen, not
+        how.
+        """
         raise TypeError(f"{type(self).__name__} defines no pair_loss")
 
     def example_loss(
@@ -105,7 +132,11 @@ class Method:
         *,
         rng: Array,
     ) -> LossOutput | None:
-        """Further terms of each example by itself; None where a method has none."""
+        """Further terms of each example by itself; None where a method has none.
+
+        The loss is the mean over the examples of the batch at hand, which may be a part of the
+        global one: so is every metric.
+        """
         del params, features, picks, state, batch, rng
         return None
 

@@ -1,16 +1,27 @@
 """CLIP: two towers and a softmax over all pairs of the global batch (Radford et al., 2021).
 
-Also the base of every method on two towers: they choose other targets, or add terms.
+Also the base of every method on two towers: they choose another similarity (FILIP), a sigmoid
+(SigLIP), other targets (ALIGN, NLIP), or add terms.
 """
 
 import dataclasses
-from collections.abc import Callable
+
+import jax.numpy as jnp
 
 from nlip_jax.losses import targets
-from nlip_jax.losses.contrastive import softmax_contrastive
-from nlip_jax.losses.similarity import Logits
+from nlip_jax.losses.choice import Choice
+from nlip_jax.losses.contrastive import ContrastiveLoss, contrast
+from nlip_jax.losses.duplicates import caption_keys, image_keys
+from nlip_jax.losses.engine import Engine
+from nlip_jax.losses.normalisers import SOFTMAX, Normaliser
+from nlip_jax.losses.sides import Problem
+from nlip_jax.losses.targets import Targets
+from nlip_jax.losses.token_selection import keep_best_tokens
 from nlip_jax.methods.base import Features, Method, scale_image
+from nlip_jax.methods.similarities import FeatureSimilarity
 from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
+
+_PLAIN = Choice(engine=Engine(), reason="dense", bytes=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,10 +29,35 @@ class Clip(Method):
     """Image-text contrast with one-hot targets.
 
     Attributes:
-      similarity: (image features, text features, logit_scale) -> `Logits`.
+      similarity: how images and texts are compared.
+      normaliser: softmax over the batch, or a sigmoid for each pair.
+      choice: of the engine that goes through the global matrix of logits.
+      has_bias: whether the model learns a bias of the logits.
+      token_keep: share of the tokens that take part in the loss (token-wise similarity).
+      token_group: pairs whose tokens compete for that.
     """
 
-    similarity: Callable[[Features, Features, Array], Logits]
+    similarity: FeatureSimilarity
+    normaliser: Normaliser = SOFTMAX
+    choice: Choice = _PLAIN
+    has_bias: bool = False
+    token_keep: float = 1.0
+    token_group: int = 64
+
+    @property
+    def engine(self) -> Engine:
+        """How the global matrix of logits is gone through."""
+        return self.choice.engine
+
+    @property
+    def finds_duplicates(self) -> bool:
+        """Whether the same image or caption twice in a batch is no negative."""
+        return self.engine.duplicates != "negatives"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The images' numbers, where duplicates are looked for."""
+        return ("image_id",) if self.finds_duplicates else ()
 
     def image_features(self, params: PyTree, image: Array) -> Features:
         """Features of images alone, for evaluation: [b, h, w, 3] uint8."""
@@ -31,18 +67,55 @@ class Clip(Method):
         """Features of texts alone, for evaluation: [b, l] int32."""
         return self.model.apply({"params": params}, tokens, method="encode_text")
 
-    def targets(self, batch: Batch) -> Callable:
+    def scalars(self, params: PyTree) -> dict[str, Array]:
+        """Scale and bias of the logits."""
+        names = ("logit_scale", "logit_bias") if self.has_bias else ("logit_scale",)
+        return {name: self.model.apply({"params": params}, method=name) for name in names}
+
+    def targets(self, batch: Batch) -> Targets:
         """The targets of this batch, as a function of row statistics."""
         del batch
         return targets.identity
 
+    def contrast(
+        self, features: Features, batch: Batch, *, targets: Targets, scalars: dict[str, Array]
+    ) -> ContrastiveLoss:
+        """The loss of a global batch, both directions, pair by pair and in the mean."""
+        images, texts = self.similarity.images(features), self.similarity.texts(features)
+        if self.similarity.uses_tokens:
+            images, texts = keep_best_tokens(
+                images, texts, share=self.token_keep, group=self.token_group
+            )
+        if self.finds_duplicates:
+            keys = image_keys(batch["image_id"]), caption_keys(batch["tokens"])
+            images, texts = images.replace(keys=keys), texts.replace(keys=keys)
+        return contrast(
+            self.engine,
+            Problem(similarity=self.similarity.compare, normaliser=self.normaliser),
+            images,
+            texts,
+            targets=targets,
+            scale=scalars["logit_scale"],
+            bias=scalars.get("logit_bias", 0.0),
+        )
+
     def pair_loss(
         self, params: PyTree, features: Features, state: TrainState, batch: Batch
     ) -> LossOutput:
-        """Softmax contrast of the global batch, both directions."""
-        del params, state
-        scale = features["logit_scale"]
-        output = softmax_contrastive(
-            self.similarity(features, features, scale), targets=self.targets(batch)
-        )
-        return LossOutput(loss=output.loss, metrics={"logit_scale": scale})
+        """Contrast of the global batch, both directions."""
+        del state
+        scalars = self.scalars(params)
+        found = self.contrast(features, batch, targets=self.targets(batch), scalars=scalars)
+        metrics = dict(scalars)
+        if self.finds_duplicates:
+            # Each pair of duplicates was seen from both of its ends.
+            metrics["duplicate_pairs"] = jnp.sum(found.images.duplicates) / 2
+        return LossOutput(loss=found.loss, metrics=metrics)
+
+    def pair_losses(self, params: PyTree, state: TrainState, batch: Batch) -> Array:
+        """The loss of each pair among its batch, [b], as `pair_loss` averages it."""
+        features = self.embed(params, state, batch, rng=None).features
+        scalars = self.scalars(params)
+        return self.contrast(
+            features, batch, targets=self.targets(batch), scalars=scalars
+        ).pair_loss

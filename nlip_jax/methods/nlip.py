@@ -17,7 +17,7 @@ import numpy as np
 from nlip_jax import columns, phases
 from nlip_jax.estimators.gaussian_mixture import FitResult, GaussianMixture
 from nlip_jax.losses import targets
-from nlip_jax.losses.contrastive import softmax_contrastive
+from nlip_jax.losses.targets import Targets
 from nlip_jax.methods.base import Episode, Features
 from nlip_jax.methods.clip import Clip
 from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
@@ -31,7 +31,7 @@ class Nlip(Clip):
 
     Attributes:
       weight: lambda; a pair's target is softened by weight * noise_prob.
-      form: (row statistics, weight [b]) -> [b], one of `targets.NOISE_ADAPTIVE`.
+      form: (row statistics, weight [b]) -> [b], of `targets.NOISE_ADAPTIVE` for the normaliser.
       fit: losses of this host -> `FitResult`; compiled and sharded, bound to the mesh.
       posterior: (mixture, losses) -> noise probability of each.
     """
@@ -53,7 +53,7 @@ class Nlip(Clip):
         zero = jnp.zeros((), jnp.float32)
         return GaussianMixture(mean=pair, variance=pair, weight=pair, low=zero, high=zero)
 
-    def targets(self, batch: Batch) -> Callable:
+    def targets(self, batch: Batch) -> Targets:
         """Targets softened by each pair's noise probability."""
         weight = self.weight * batch["noise_prob"]
         return lambda statistics: self.form(statistics, weight)
@@ -68,10 +68,12 @@ class Nlip(Clip):
         )
 
     def plain_pair_loss(self, state: TrainState, batch: Batch) -> Array:
-        """InfoNCE of each pair among its batch, [b]: what the mixture is fitted to."""
+        """The loss of each pair, [b], with one-hot targets: what the mixture is fitted to."""
         features = self.embed(state.params, state, batch, rng=None).features
-        logits = self.similarity(features, features, features["logit_scale"])
-        return softmax_contrastive(logits, targets=targets.identity).pair_loss
+        scalars = self.scalars(state.params)
+        return self.contrast(
+            features, batch, targets=targets.identity, scalars=scalars
+        ).pair_loss
 
     def refresh(self, state: TrainState, episode: Episode) -> TrainState:
         """Loss pass over all pairs, mixture, noise probabilities as a column."""

@@ -1,20 +1,50 @@
-"""From the features of two towers to logits: the first choice of every contrastive objective."""
+"""From the features of two towers to the sides of a contrastive loss."""
 
-from nlip_jax.losses.similarity import Logits, dot_similarity, token_max_similarity
+import dataclasses
+from collections.abc import Callable
+
+from nlip_jax.losses import similarity
+from nlip_jax.losses.sides import Side
+from nlip_jax.losses.similarity import Similarity
 from nlip_jax.methods.base import Features
-from nlip_jax.types import Array
 
 
-def dot(image: Features, text: Features, logit_scale: Array) -> Logits:
-    """Cosine of the pooled embeddings (CLIP)."""
-    return dot_similarity(image["image_embed"], text["text_embed"], logit_scale)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureSimilarity:
+    """How images and texts are compared.
+
+    Attributes:
+      images: the images' side, from their features.
+      texts: the texts' side, from their features.
+      compare: the similarity of two sides' features and masks.
+      uses_tokens: whether every token takes part, rather than one embedding of all.
+    """
+
+    images: Callable[[Features], Side]
+    texts: Callable[[Features], Side]
+    compare: Callable[..., Similarity]
+    uses_tokens: bool
+
+    def score(self, images: Features, texts: Features) -> Similarity:
+        """All images against all texts, `[images, texts]` both ways, without a temperature."""
+        rows, columns = self.images(images), self.texts(texts)
+        return self.compare(rows.features, columns.features, rows.mask, columns.mask)
 
 
-def token_max(image: Features, text: Features, logit_scale: Array) -> Logits:
-    """Mean over tokens of the best match among the other side's tokens (FILIP)."""
-    return token_max_similarity(
-        image["image_tokens"], text["text_tokens"], text["text_mask"], logit_scale
-    )
+# Cosine of the pooled embeddings (CLIP).
+DOT = FeatureSimilarity(
+    images=lambda features: Side(features["image_embed"]),
+    texts=lambda features: Side(features["text_embed"]),
+    compare=similarity.dot,
+    uses_tokens=False,
+)
 
+# Mean over tokens of the best match among the other side's tokens (FILIP).
+TOKEN_MAX = FeatureSimilarity(
+    images=lambda features: Side(features["image_tokens"]),
+    texts=lambda features: Side(features["text_tokens"], mask=features["text_mask"]),
+    compare=similarity.token_max,
+    uses_tokens=True,
+)
 
-SIMILARITIES = {"dot": dot, "token_max": token_max}
+SIMILARITIES = {"dot": DOT, "token_max": TOKEN_MAX}

@@ -2,20 +2,24 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
+from nlip_jax.models.dropout import fold
+from nlip_jax.models.layers import unconstrained
 from nlip_jax.types import Array
 
 
 class DualEncoder(nn.Module):
     """An image tower and a text tower, each with a linear projection to one embedding space.
 
-    Any module will do as a tower that returns a dict with `pooled` `[b, width]`, `tokens`
-    `[b, p, width]` and, for text, `mask` `[b, l]`. The projections have no bias and start with
+    Any module will do as a tower that takes its inputs and the random keys of its dropout (None
+    outside training), and returns a dict with `pooled` `[b, width]`, `tokens` `[b, p, width]` and,
+    for text, `mask` `[b, l]`. The projections have no bias and start with
     standard deviation width ** -0.5, as CLIP's; they are computed in float32.
 
     Attributes:
@@ -26,6 +30,7 @@ class DualEncoder(nn.Module):
       max_logit_scale: logit_scale never exceeds it; see `bounded_exp`.
       logit_bias_init: start of a learned bias of the logits (SigLIP's -10); None for none.
       token_features: also project every token, as token-wise similarity (FILIP) needs.
+      constrain: says how the embeddings lie on a mesh; see `layers.Encoder`.
     """
 
     image: nn.Module
@@ -35,6 +40,7 @@ class DualEncoder(nn.Module):
     max_logit_scale: float = 100.0
     logit_bias_init: float | None = None
     token_features: bool = False
+    constrain: Callable[[Array], Array] = unconstrained
 
     def __post_init__(self):
         if self.embed_dim < 1:
@@ -56,51 +62,47 @@ class DualEncoder(nn.Module):
             start = nn.initializers.constant(self.logit_bias_init)
             self.bias = self.param("logit_bias", start, (), jnp.float32)
 
-    def __call__(self, image: Array, tokens: Array) -> dict[str, Array]:
+    def __call__(
+        self, image: Array, tokens: Array, keys: Array | None = None
+    ) -> dict[str, Array]:
         """Encodes both sides of a batch.
 
         Args:
           image: `[b, h, w, 3]` float in [-1, 1].
           tokens: `[b, l]` int32, 0 is padding.
+          keys: `[b]`, one random key an example, of the towers' dropout; None outside training.
 
         Returns:
-          All of `encode_image` and `encode_text`, logit_scale `()` and, for a model with a bias,
-          logit_bias `()`; all float32 but text_mask.
+          All of `encode_image` and `encode_text`; all float32 but text_mask.
         """
-        outputs = {
-            **self.encode_image(image),
-            **self.encode_text(tokens),
-            "logit_scale": self.logit_scale(),
-        }
-        if self.logit_bias_init is not None:
-            outputs["logit_bias"] = self.logit_bias()
-        return outputs
+        image_features = self.encode_image(image, fold(keys, 0))
+        return {**image_features, **self.encode_text(tokens, fold(keys, 1))}
 
-    def encode_image(self, image: Array) -> dict[str, Array]:
-        """Encodes images, `[b, h, w, 3]` float in [-1, 1].
+    def encode_image(self, image: Array, keys: Array | None = None) -> dict[str, Array]:
+        """Encodes images, `[b, h, w, 3]` float in [-1, 1]; in training with random keys, `[b]`.
 
         Returns:
           image_embed: `[b, d]`, of length 1.
           image_tokens: `[b, p, d]`, each of length 1; with token_features.
         """
-        features = self.image(image)
-        outputs = {"image_embed": normalize(self.image_projection(features["pooled"]))}
+        features = self.image(image, keys)
+        outputs = {"image_embed": self._embed(self.image_projection, features["pooled"])}
         if self.token_features:
-            outputs["image_tokens"] = normalize(self.image_projection(features["tokens"]))
+            outputs["image_tokens"] = self._embed(self.image_projection, features["tokens"])
         return outputs
 
-    def encode_text(self, tokens: Array) -> dict[str, Array]:
-        """Encodes captions, `[b, l]` int32.
+    def encode_text(self, tokens: Array, keys: Array | None = None) -> dict[str, Array]:
+        """Encodes captions, `[b, l]` int32; in training with random keys, `[b]`.
 
         Returns:
           text_embed: `[b, d]`, of length 1.
           text_tokens: `[b, l, d]`, each of length 1; with token_features.
           text_mask: `[b, l]` bool, False on padding; with token_features.
         """
-        features = self.text(tokens)
-        outputs = {"text_embed": normalize(self.text_projection(features["pooled"]))}
+        features = self.text(tokens, keys)
+        outputs = {"text_embed": self._embed(self.text_projection, features["pooled"])}
         if self.token_features:
-            outputs["text_tokens"] = normalize(self.text_projection(features["tokens"]))
+            outputs["text_tokens"] = self._embed(self.text_projection, features["tokens"])
             outputs["text_mask"] = features["mask"]
         return outputs
 
@@ -111,6 +113,9 @@ class DualEncoder(nn.Module):
     def logit_bias(self) -> Array | None:
         """The summand of the logits: `()` float32; None for a model without."""
         return None if self.logit_bias_init is None else self.bias
+
+    def _embed(self, projection: nn.Dense, x: Array) -> Array:
+        return normalize(self.constrain(projection(self.constrain(x))))
 
     def _projection(self, width: int) -> nn.Dense:
         init = nn.initializers.normal(width**-0.5)

@@ -1,7 +1,7 @@
 """Analytic floating-point operations of the towers' matmuls, forward, per example.
 
-A multiply-add counts as two. A training step takes three times the forward pass (without
-remat). Compilers' own counts see the body of a scan once, so they are no help here.
+A multiply-add counts as two. Compilers' own counts see the body of a scan once, so they are no help
+here.
 """
 
 from nlip_jax.models.dual_encoder import DualEncoder
@@ -42,12 +42,19 @@ def text_tower_flops(tower: TextTransformer) -> int:
     )
 
 
-def dual_encoder_flops(model: DualEncoder) -> dict[str, int]:
+def dual_encoder_flops(model: object) -> dict[str, int] | None:
     """One pair, by side: the towers and their projections.
 
     Returns:
-      image, text: floating-point operations of a forward pass.
+      image, text: floating-point operations of a forward pass; None for any but a `DualEncoder` of
+        the towers above.
     """
+    if not (
+        isinstance(model, DualEncoder)
+        and isinstance(model.image, VisionTransformer)
+        and isinstance(model.text, TextTransformer)
+    ):
+        return None
     image_rows = 1 + model.image.num_tokens * model.token_features
     text_rows = 1 + model.text.context_length * model.token_features
     return {

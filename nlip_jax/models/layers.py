@@ -4,13 +4,14 @@ Parameters are float32, always; matmuls and the residual stream are in the compu
 norms and attention's softmax are in float32.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
+from nlip_jax.models.dropout import dropout, fold
 from nlip_jax.types import Array
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -22,6 +23,11 @@ REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+
+def unconstrained(x: Array) -> Array:
+    """Leaves it to XLA how activations lie on a mesh."""
+    return x
 
 
 class Attention(nn.Module):
@@ -99,15 +105,21 @@ class Block(nn.Module):
     mlp_dim: int
     depth: int = 1
     dtype: str = "float32"
+    dropout: float = 0.0
+    constrain: Callable[[Array], Array] = unconstrained
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None) -> tuple[Array, None]:
+    def __call__(
+        self, x: Array, mask: Array | None, keys: Array | None, layer: Array
+    ) -> tuple[Array, None]:
         """`[b, l, width]` to `[b, l, width]`; in pairs, as `nn.scan` wants it."""
+        keys = fold(keys, layer)
         y = nn.LayerNorm(dtype=jnp.float32, name="attention_norm")(x)
         y = Attention(self.heads, self.depth, self.dtype, name="attention")(y, y, mask)
-        x = x + y
+        x = x + dropout(y, fold(keys, 0), self.dropout)
         y = nn.LayerNorm(dtype=jnp.float32, name="mlp_norm")(x)
-        return x + Mlp(self.mlp_dim, self.depth, self.dtype, name="mlp")(y), None
+        y = Mlp(self.mlp_dim, self.depth, self.dtype, name="mlp")(y)
+        return self.constrain(x + dropout(y, fold(keys, 1), self.dropout)), None
 
 
 class Encoder(nn.Module):
@@ -121,6 +133,9 @@ class Encoder(nn.Module):
       remat: what the backward pass computes again, a key of `REMAT`.
       scan: one compiled layer, run `depth` times over parameters with a leading axis of layers
         (`blocks`), instead of `depth` layers (`block_0`, ...). Compiles faster, same function.
+      dropout: share of what each layer's attention and MLP add that is left out, given keys.
+      constrain: says how the residual stream lies on a mesh, as `sharding.KeepByRow`; applied
+        before the first layer, after every layer and to the result.
     """
 
     depth: int
@@ -129,27 +144,35 @@ class Encoder(nn.Module):
     dtype: str = "float32"
     remat: str = "none"
     scan: bool = False
+    dropout: float = 0.0
+    constrain: Callable[[Array], Array] = unconstrained
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, mask: Array | None = None, keys: Array | None = None
+    ) -> Array:
         """Runs the layers.
 
         Args:
           x: `[b, l, width]`.
           mask: bool `[b, l, l]` or `[b, 1, l, l]`, or 1 for b and the first l; True where the query
             of axis -2 may look at the key of axis -1. Rows without any True stay finite.
+          keys: `[b]`, one random key an example, of the dropout; None outside training.
 
         Returns:
           `[b, l, width]` float32, after the final layer norm.
         """
         if mask is not None and mask.ndim == 3:
             mask = mask[:, None]
-        x = x.astype(DTYPES[self.dtype])
+        x = self.constrain(x.astype(DTYPES[self.dtype]))
+        keys = keys if self.dropout else None
         layer = {
             "heads": self.heads,
             "mlp_dim": self.mlp_dim or 4 * x.shape[-1],
             "depth": self.depth,
             "dtype": self.dtype,
+            "dropout": self.dropout,
+            "constrain": self.constrain,
         }
         block = Block
         if self.remat != "none":
@@ -160,14 +183,14 @@ class Encoder(nn.Module):
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
-                in_axes=nn.broadcast,
+                in_axes=(nn.broadcast, nn.broadcast, 0),
                 length=self.depth,
             )
-            x, _ = stack(**layer, name="blocks")(x, mask)
+            x, _ = stack(**layer, name="blocks")(x, mask, keys, jnp.arange(self.depth))
         else:
             for i in range(self.depth):
-                x, _ = block(**layer, name=f"block_{i}")(x, mask)
-        return nn.LayerNorm(dtype=jnp.float32, name="norm")(x)
+                x, _ = block(**layer, name=f"block_{i}")(x, mask, keys, jnp.int32(i))
+        return self.constrain(nn.LayerNorm(dtype=jnp.float32, name="norm")(x))
 
 
 def check_choice(owner: str, field: str, value: str, choices: Container[str]) -> None:
@@ -189,6 +212,8 @@ def check_transformer(tower: nn.Module) -> None:
     owner = type(tower).__name__
     check_choice(owner, "dtype", tower.dtype, DTYPES)
     check_choice(owner, "remat", tower.remat, REMAT)
+    if not 0 <= tower.dropout < 1:
+        raise UsageError(f"{owner}: dropout={tower.dropout} must lie in [0, 1)")
     if min(tower.width, tower.depth, tower.heads) < 1:
         raise UsageError(
             f"{owner}: width={tower.width}, depth={tower.depth}, heads={tower.heads} "

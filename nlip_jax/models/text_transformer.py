@@ -1,10 +1,12 @@
 """Transformer over token ids as a text tower: causal as CLIP's, or looking both ways."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
-from nlip_jax.models.layers import Encoder, check_choice, check_transformer
+from nlip_jax.models.layers import Encoder, check_choice, check_transformer, unconstrained
 from nlip_jax.types import Array
 
 PAD = 0
@@ -47,6 +49,8 @@ class TextTransformer(nn.Module):
       dtype: compute dtype, "float32" or "bfloat16"; parameters and outputs are float32.
       remat: see `layers.Encoder`.
       scan: see `layers.Encoder`.
+      dropout: see `layers.Encoder`.
+      constrain: see `layers.Encoder`.
 
     Raises:
       UsageError: on construction, for fields that do not fit each other.
@@ -63,6 +67,8 @@ class TextTransformer(nn.Module):
     dtype: str = "float32"
     remat: str = "none"
     scan: bool = False
+    dropout: float = 0.0
+    constrain: Callable[[Array], Array] = unconstrained
 
     def __post_init__(self):
         check_transformer(self)
@@ -80,11 +86,12 @@ class TextTransformer(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, tokens: Array) -> dict[str, Array]:
+    def __call__(self, tokens: Array, keys: Array | None = None) -> dict[str, Array]:
         """Encodes captions.
 
         Args:
           tokens: `[b, l]` int32; l at most context_length.
+          keys: `[b]`, see `layers.Encoder`.
 
         Returns:
           pooled: `[b, width]` float32.
@@ -112,8 +119,10 @@ class TextTransformer(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
             scan=self.scan,
+            dropout=self.dropout,
+            constrain=self.constrain,
             name="encoder",
-        )(words(tokens) + position[:length], visible)
+        )(words(tokens) + position[:length], visible, keys)
         # A weighted sum, and not a matmul: on TPU that would round to bfloat16 by default.
         pooled = jnp.sum(POOLS[self.pool](mask)[..., None] * encoded, axis=1)
         return {"pooled": pooled, "tokens": encoded, "mask": mask}

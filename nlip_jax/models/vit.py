@@ -1,12 +1,22 @@
 """Vision Transformer (Dosovitskiy et al., arXiv:2010.11929) as an image tower."""
 
+from collections.abc import Callable
+
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from nlip_jax.errors import UsageError
-from nlip_jax.models.layers import DTYPES, Attention, Encoder, Mlp, check_choice, check_transformer
+from nlip_jax.models.layers import (
+    DTYPES,
+    Attention,
+    Encoder,
+    Mlp,
+    check_choice,
+    check_transformer,
+    unconstrained,
+)
 from nlip_jax.types import Array
 
 POOLS = ("cls", "mean", "map")
@@ -29,6 +39,8 @@ class VisionTransformer(nn.Module):
       dtype: compute dtype, "float32" or "bfloat16"; parameters and outputs are float32.
       remat: see `layers.Encoder`.
       scan: see `layers.Encoder`.
+      dropout: see `layers.Encoder`.
+      constrain: see `layers.Encoder`.
 
     Raises:
       UsageError: on construction, for fields that do not fit each other.
@@ -45,6 +57,8 @@ class VisionTransformer(nn.Module):
     dtype: str = "float32"
     remat: str = "none"
     scan: bool = False
+    dropout: float = 0.0
+    constrain: Callable[[Array], Array] = unconstrained
 
     def __post_init__(self):
         check_transformer(self)
@@ -73,11 +87,12 @@ class VisionTransformer(nn.Module):
         return self.grid_size**2 + (self.pool == "cls")
 
     @nn.compact
-    def __call__(self, image: Array) -> dict[str, Array]:
+    def __call__(self, image: Array, keys: Array | None = None) -> dict[str, Array]:
         """Encodes images.
 
         Args:
           image: `[b, h, w, 3]` float in [-1, 1]; h = w = image_size.
+          keys: `[b]`, see `layers.Encoder`.
 
         Returns:
           pooled: `[b, width]` float32.
@@ -104,8 +119,10 @@ class VisionTransformer(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
             scan=self.scan,
+            dropout=self.dropout,
+            constrain=self.constrain,
             name="encoder",
-        )(x)
+        )(x, keys=keys)
         return {"pooled": self._pool(tokens), "tokens": tokens}
 
     def _position(self, std: float) -> Array:

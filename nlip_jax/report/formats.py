@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 GROUPS = ("noise", "zero_shot", "retrieval", "caption", "other", "time")  # in the order of display
-_SHARES = r"accuracy|precision|recall|f1|share|fraction|top\d+|per_class|goodput"
+_SHARES = r"accuracy|precision|recall|f1|share|fraction|mfu|top\d+|per_class|goodput"
 SHARE = re.compile(rf"(^|_)({_SHARES})(?=$|[_@])")
 
 

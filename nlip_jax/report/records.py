@@ -92,3 +92,26 @@ class RunReport:
     metrics: Sequence[Mapping[str, float]] = ()  # lines of metrics.jsonl, each with its "step"
     noise: Sequence[NoiseEstimate] = ()  # one per round, the latest last
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReplayedPair:
+    """A pair of a repeated step."""
+
+    example_id: int
+    image: np.ndarray  # [h, w, 3] uint8 RGB
+    caption: str
+    pair_loss: float  # nats
+    shard: str  # where it lies
+    key: str  # of its sample there
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReplayReport:
+    """Everything on the page of one repeated step."""
+
+    title: str
+    description: str
+    results: Mapping[str, float]
+    pairs: Sequence[ReplayedPair]  # the worst first
+    provenance: Mapping[str, str] = field(default_factory=dict)

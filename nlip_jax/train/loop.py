@@ -25,8 +25,10 @@ from nlip_jax.data.pipeline import Reading, open_batches, take_row_info
 from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.errors import Preempted, RunError
 from nlip_jax.methods.base import Episode, Method
-from nlip_jax.train import stop
+from nlip_jax.train import spikes, stop
 from nlip_jax.train.metrics import MetricsLog, Progress
+from nlip_jax.train.profile import Profiler, Trace
+from nlip_jax.train.spike_log import SpikeLog
 from nlip_jax.train.stalls import DeviceWatch
 from nlip_jax.types import TrainState
 
@@ -83,6 +85,9 @@ class Trainer:
       episode: (index, state) -> what `refresh` may use.
       evaluate: (state, step) -> metrics, for evaluations during training.
       log: of this process, None on all but the first.
+      peak_rate: examples/s at the peak of all devices; None where it is not known.
+      trace: of which steps one is made; None for none.
+      spikes: of this run; None where nobody looks for them.
     """
 
     method: Method
@@ -99,6 +104,9 @@ class Trainer:
     episode: Callable[[int, TrainState], Episode]
     evaluate: Callable[[TrainState, int], dict[str, float]]
     log: MetricsLog | None
+    peak_rate: float | None = None
+    trace: Trace | None = None
+    spikes: SpikeLog | None = None
 
 
 def train(trainer: Trainer, state: TrainState) -> TrainState:
@@ -106,7 +114,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
 
     Raises:
       Preempted: the run was asked to stop; a checkpoint of the last step is on disk.
-      RunError: the loss or a gradient is not finite.
+      RunError: the loss or a gradient is not finite, or too many spikes were skipped.
     """
     # Host-side copies: asking the devices would wait for the step that is under way.
     plan, step, episode = trainer.plan, int(state.step), int(state.episode)
@@ -114,8 +122,11 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
         total=plan.total,
         batch_size=trainer.order.batch_size,
         reading=trainer.reading,
+        devices=trainer.mesh.size,
+        peak_rate=trainer.peak_rate,
         visible=trainer.log is not None,
     )
+    profiler = Profiler(trainer.trace, start=step, say=progress.say)
     opened = open_batches(
         order=trainer.order,
         load=trainer.load,
@@ -123,7 +134,11 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
         stop=plan.total,
         reading=trainer.reading,
     )
-    with opened as batches, contextlib.closing(DeviceWatch()) as devices:
+    with (
+        opened as batches,
+        contextlib.closing(DeviceWatch()) as devices,
+        contextlib.closing(profiler),
+    ):
         columns = trainer.columns(episode)
         recent: list[tuple[int, dict]] = []  # metrics on the devices since the last log
         progress.start(step)
@@ -147,7 +162,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             if step == plan.total:
                 return state
             if stop.requested(step):
-                _fetch(recent, trainer.checkpointer)  # not finite: no state to go on from
+                _fetch(trainer, recent, say=progress.say)  # not finite: no state to go on from
                 progress.say(f"step {step}: saving a checkpoint")
                 trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
                 trainer.checkpointer.wait()
@@ -162,7 +177,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             arrived = time.perf_counter()
             rows = take_row_info(batch)
             trainer.quarantine.add(rows)
-            batch = sharding.to_devices(_join(batch, rows.ids, columns), trainer.mesh)
+            batch = sharding.to_devices(join_columns(batch, rows.ids, columns), trainer.mesh)
             ready = time.perf_counter()
             progress.data.add(
                 waited=devices.idle(asked, arrived),
@@ -171,7 +186,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             )
 
             # --- update ---------------------------------------------------------------------------
-            with jax.transfer_guard("disallow"):
+            with profiler.step(step + 1), jax.transfer_guard("disallow"):
                 state, metrics = trainer.step(state, batch)
             devices.follow(metrics)
             step += 1
@@ -182,13 +197,15 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             # --- log ------------------------------------------------------------------------------
             log_due = _every(plan.log_every, step) or step == plan.total
             if log_due or plan.checkpoint_due(step) or len(recent) == _MAX_UNREAD:
-                values = _fetch(recent, trainer.checkpointer)
+                values = _fetch(trainer, recent, say=progress.say)
                 recent.clear()
                 if log_due:
                     speeds = progress.report(step, loss=values["train/loss"])
                     failed = {"data/failed_examples": failures(trainer.quarantine).total()}
                     if trainer.log is not None:
                         trainer.log.write(step, values | failed | speeds)
+            if profiler.end_step(step, metrics):
+                progress.start(step)
 
             # --- checkpoint -----------------------------------------------------------------------
             if plan.checkpoint_due(step):
@@ -201,7 +218,10 @@ def _refresh(trainer: Trainer, state: TrainState, *, step: int, episode: int) ->
     phases.enter("refresh", step=step, episode=episode)
     state = trainer.method.refresh(state, trainer.episode(episode, state))
     phases.enter("train", step=step)
-    return state.replace(episode=jax.device_put(np.int32(episode), state.episode.sharding))
+    return state.replace(
+        episode=jax.device_put(np.int32(episode), state.episode.sharding),
+        loss_watch=spikes.forget(state.loss_watch),
+    )
 
 
 def failures(quarantine: Quarantine) -> Counter:
@@ -214,7 +234,7 @@ def failures(quarantine: Quarantine) -> Counter:
     return Counter({kind: int(n) for kind, n in zip(KINDS, totals, strict=True) if n})
 
 
-def _join(
+def join_columns(
     batch: dict[str, np.ndarray], ids: np.ndarray, columns: dict[str, np.ndarray | None]
 ) -> dict[str, np.ndarray]:
     """Adds per-example knowledge to a batch, by id; 0 while it is unknown, as NaN says it is."""
@@ -225,21 +245,36 @@ def _join(
     return batch
 
 
-def _fetch(recent: list[tuple[int, dict]], checkpointer: Checkpointer) -> dict[str, float]:
-    """Metrics of the newest step, if any; refuses to go on from numbers that are not finite."""
+def _fetch(
+    trainer: Trainer, recent: list[tuple[int, dict]], *, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Metrics of the newest step, if any, after a look for spikes in all of them."""
     fetched = jax.device_get([metrics for _, metrics in recent])
     for (step, _), metrics in zip(recent, fetched, strict=True):
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(metrics[name]):
-                checkpointer.wait()
-                last = checkpointer.latest_step()
-                raise RunError(
-                    f"{name} is {metrics[name]} at step {step}; the last good checkpoint is "
-                    f"{'none' if last is None else checkpointer.directory / str(last)}; train "
-                    "again in another --workdir with a lower config.optimizer.learning_rate"
-                )
+        episode = trainer.plan.episode(step - 1)
+        if trainer.spikes is not None and (
+            found := trainer.spikes.add(step, metrics, episode=episode)
+        ):
+            say(found)
+        if trainer.spikes is None or not trainer.spikes.policy.skips:
+            _check_finite(step, metrics, trainer.checkpointer)
+    if trainer.spikes is not None:
+        trainer.checkpointer.keep_before(trainer.spikes.newest)
     newest = fetched[-1] if fetched else {}
     return {f"train/{name}": float(value) for name, value in newest.items()}
+
+
+def _check_finite(step: int, metrics: dict[str, np.ndarray], checkpointer: Checkpointer) -> None:
+    """Refuses to go on from numbers that are not finite."""
+    for name in ("loss", "grad_norm"):
+        if not math.isfinite(metrics[name]):
+            checkpointer.wait()
+            last = checkpointer.latest_step()
+            raise RunError(
+                f"{name} is {metrics[name]} at step {step}; the last good checkpoint is "
+                f"{'none' if last is None else checkpointer.directory / str(last)}; train "
+                "again in another --workdir with a lower config.optimizer.learning_rate"
+            )
 
 
 def _every(period: int, step: int) -> bool:

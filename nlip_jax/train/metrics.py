@@ -78,11 +78,23 @@ class Progress:
       total: steps of the run.
       batch_size: global.
       reading: how rows are read, for what is said about stalls.
+      devices: that train together.
+      peak_rate: examples/s at the peak of all devices, for MFU; None where it is not known.
       visible: False on all processes but the first, which only measure.
     """
 
-    def __init__(self, *, total: int, batch_size: int, reading: Reading, visible: bool = True):
+    def __init__(
+        self,
+        *,
+        total: int,
+        batch_size: int,
+        reading: Reading,
+        devices: int = 1,
+        peak_rate: float | None = None,
+        visible: bool = True,
+    ):
         self._total, self._batch_size, self._reading = total, batch_size, reading
+        self._devices, self._peak_rate = devices, peak_rate
         self._visible, self._is_terminal = visible, sys.stderr.isatty()
         self._step = self._since = None
         self._told: set[str] = set()  # stages that were blamed
@@ -96,11 +108,15 @@ class Progress:
         """Shows the line, with a sentence on a new stall; returns the speeds, named for the log."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
         per_step = seconds / max(step - self._step, 1)
+        rate = self._batch_size / per_step
         speeds = {
-            "time/examples_per_second": self._batch_size / per_step,
+            "time/examples_per_second": rate,
+            "time/examples_per_second_per_device": rate / self._devices,
             "time/step_seconds": per_step,
             "time/data_wait_share": self.data.share(seconds),
         }
+        if self._peak_rate is not None:
+            speeds["time/mfu"] = rate / self._peak_rate
         if self._visible:
             self._show(step, loss=loss, speeds=speeds)
             self._blame(seconds)
@@ -109,9 +125,12 @@ class Progress:
 
     def _show(self, step: int, *, loss: float, speeds: dict[str, float]) -> None:
         left = speeds["time/step_seconds"] * (self._total - step)
+        mfu = f"MFU {speeds['time/mfu']:.1%}  " if "time/mfu" in speeds else ""
         text = (
             f"step {step}/{self._total}  loss {loss:.4f}  "
-            f"{speeds['time/examples_per_second']:,.0f} examples/s  "
+            f"{speeds['time/examples_per_second']:,.0f} examples/s "
+            f"({speeds['time/examples_per_second_per_device']:,.0f}/device)  "
+            f"{speeds['time/step_seconds']:.3g} s/step  {mfu}"
             f"data wait {speeds['time/data_wait_share']:.0%}  ETA {format_duration(left)}"
         )
         if self._is_terminal:

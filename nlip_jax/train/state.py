@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
-from nlip_jax import sharding
 from nlip_jax.methods.base import Method
+from nlip_jax.placement import Placement
+from nlip_jax.train import spikes
 from nlip_jax.types import Array, Batch, PyTree, TrainState
 
 
@@ -20,40 +20,45 @@ class StateFactory:
     Attributes:
       method: whose parameters and memory it holds.
       tx: the optimizer.
-      mesh: where it lives.
+      placement: where it lives.
       batch: a batch of the run's shapes, abstract or real.
-      fsdp_min_bytes: arrays below stay replicated.
       seed: of the parameters.
+      ema: whether a moving average of the parameters is kept.
+      watches_loss: whether loss spikes are looked for.
     """
 
     method: Method
     tx: optax.GradientTransformation
-    mesh: Mesh
+    placement: Placement
     batch: Batch
-    fsdp_min_bytes: int
     seed: int
+    ema: bool = False
+    watches_loss: bool = False
 
     def _create(self) -> TrainState:
         rng = jax.random.key(self.seed)
-        # Parameters depend on shapes only, never on the values or the size of a batch.
-        row = {
-            name: jnp.zeros((1, *value.shape[1:]), value.dtype)
+        # Parameters depend on shapes only, never on the values or the size of a batch; but a model
+        # on a mesh expects a row for each device.
+        rows = {
+            name: jnp.zeros((self.placement.mesh.size, *value.shape[1:]), value.dtype)
             for name, value in self.batch.items()
         }
-        params = self.method.init_params(rng, row)
+        params, model_state = self.method.init_model(rng, rows)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             episode=jnp.zeros((), jnp.int32),
             params=params,
-            model_state={},
+            model_state=model_state,
             opt_state=self.tx.init(params),
             method_state=self.method.init_state(params),
+            ema_params=params if self.ema else None,
+            loss_watch=spikes.new_watch() if self.watches_loss else None,
         )
 
     def abstract(self) -> PyTree:
         """ShapeDtypeStructs with shardings, for compiling and restoring."""
         shapes = jax.eval_shape(self._create)
-        places = sharding.shard_state(shapes, self.mesh, fsdp_min_bytes=self.fsdp_min_bytes)
+        places = self.placement.shardings(shapes, params=shapes.params)
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             shapes,

@@ -9,6 +9,11 @@ from jax.sharding import Mesh
 
 from nlip_jax import sharding
 from nlip_jax.methods.base import Method
+from nlip_jax.train import ema, spikes
+from nlip_jax.train.accumulation import MicroBatches
+from nlip_jax.train.grad_norms import grad_norms
+from nlip_jax.train.gradients import loss_and_gradients
+from nlip_jax.train.spikes import SpikePolicy
 from nlip_jax.types import Array, Batch, PyTree, TrainState
 
 Metrics = dict[str, Array]
@@ -22,6 +27,9 @@ def train_step(
     tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     seed: int,
+    micro_batches: MicroBatches | None = None,
+    ema_decay: float = 0.0,
+    spike_policy: SpikePolicy | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update: the pure core; `compile_step` wraps it.
 
@@ -32,40 +40,43 @@ def train_step(
       tx: the optimizer.
       schedule: learning rate, to be logged.
       seed: of the random numbers; each step derives its own.
+      micro_batches: parts of the batch that go through the towers in turn; None: all at once.
+      ema_decay: of the average of the parameters, if the state keeps one.
+      spike_policy: what becomes of loss spikes; None: nobody looks for them.
 
     Returns:
       The state after the update, and scalars to log.
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-
-    def loss_of(params: PyTree) -> tuple[Array, tuple]:
-        embedded = method.embed(params, state, batch, rng=rng)
-        pairs = method.pair_loss(params, embedded.features, state, batch)
-        examples = method.example_loss(
-            params, embedded.features, pairs.picks, state, batch, rng=rng
-        )
-        loss, metrics = pairs.loss, dict(pairs.metrics)
-        if examples is not None:
-            loss, metrics = loss + examples.loss, metrics | examples.metrics
-        return loss, (metrics, embedded.model_state, pairs.carry)
-
-    (loss, (metrics, model_state, carry)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-        state.params
-    )
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    size = len(next(iter(batch.values())))
+    batch = {**batch, "row": jax.lax.iota(jnp.int32, size)}
+    found = loss_and_gradients(method, state, batch, rng=rng, micro_batches=micro_batches)
+    updates, opt_state = tx.update(found.gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics |= {
-        "loss": loss,
-        "grad_norm": optax.tree.norm(grads),
-        "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+    metrics = {
+        **found.metrics,
+        **grad_norms(found.gradients),
+        "loss": found.loss,
+        "learning_rate": jnp.asarray(schedule(spikes.num_updates(state)), jnp.float32),
     }
     after = state.replace(
         step=state.step + 1,
         params=params,
-        model_state=model_state,
+        model_state=found.model_state,
         opt_state=opt_state,
-        method_state=method.update_state(state, params, carry),
+        method_state=method.update_state(state, params, found.carry),
+        ema_params=ema.update(
+            state.ema_params, params, num_updates=spikes.num_updates(state), decay=ema_decay
+        ),
     )
+    if spike_policy is not None:
+        after, verdict = spikes.guard(
+            *(state, after),
+            loss=metrics["loss"],
+            grad_norm=metrics["grad_norm"],
+            policy=spike_policy,
+        )
+        metrics |= verdict
     return after, metrics
 
 

@@ -26,8 +26,8 @@ def test_every_range_means_a_field():
     [
         ("seed", -1, "[0, 2147483647]"),
         ("data.synthetic.seed", -1, "[0, 2147483647]"),
-        ("model.init_temperature", float("nan"), "(-inf, inf)"),
-        ("model.max_logit_scale", float("inf"), "(-inf, inf)"),
+        ("model.init_temperature", float("nan"), "[0, inf)"),
+        ("model.max_logit_scale", float("inf"), "[0, inf)"),
         ("optimizer.learning_rate", float("inf"), "[0, inf)"),
         ("optimizer.b1", 1.0, "[0, 1)"),
         ("optimizer.eps", 0.0, "(0, inf)"),

@@ -9,7 +9,7 @@ from tiny import mesh_of
 from nlip_jax.data.images.transform import ImageTransform
 from nlip_jax.data.pipeline import Reading
 from nlip_jax.evaluators.base import Towers
-from nlip_jax.methods.similarities import dot
+from nlip_jax.methods.similarities import DOT
 from nlip_jax.train.map_examples import Mapper
 
 
@@ -45,7 +45,7 @@ def towers(
     image_table: np.ndarray,
     text_table: np.ndarray,
     *,
-    similarity=dot,
+    similarity=DOT,
     image_features=None,
     text_features=None,
 ) -> Towers:

@@ -1,36 +1,38 @@
 """The trained model as evaluators see it: scores block by block, compiled once."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from fakes import Numbered, normal, towers
 
 from nlip_jax.evaluators import base
-from nlip_jax.losses.similarity import token_max_similarity
-from nlip_jax.methods.similarities import dot, token_max
+from nlip_jax.losses.similarity import dot, token_max
+from nlip_jax.methods.similarities import DOT, TOKEN_MAX
 
 
 @pytest.mark.parametrize(("images", "texts"), [(1, 1), (5, 12), (6, 6), (13, 2)])
 def test_blocks_make_the_whole(images, texts, monkeypatch):
     monkeypatch.setattr(base, "_MAX_BLOCK", 6)
     image, text = normal(images, 8), normal(texts, 8, seed=1)
-    logits = towers(image, text).score({"image_embed": image}, {"text_embed": text})
-    np.testing.assert_allclose(logits.per_image, image @ text.T, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(logits.per_text, text @ image.T, rtol=1e-5, atol=1e-6)
-    assert logits.per_image.dtype == np.float32
+    found = towers(image, text).score({"image_embed": image}, {"text_embed": text})
+    for scores in (found.per_row, found.per_column):
+        np.testing.assert_allclose(scores, image @ text.T, rtol=1e-5, atol=1e-6)
+        assert scores.dtype == np.float32
 
 
 def test_scores_of_tokens_differ_by_direction(monkeypatch):
     monkeypatch.setattr(base, "_MAX_SIMILARITIES", 4 * 4 * 3 * 5)  # blocks of four
     image, text = normal(7, 3, 8), normal(9, 5, 8, seed=1)
     mask = np.arange(5)[None] < np.arange(9)[:, None] % 5 + 1
-    logits = towers(image, text, similarity=token_max).score(
+    found = towers(image, text, similarity=TOKEN_MAX).score(
         {"image_tokens": image, "image_embed": image[:, 0]},
         {"text_tokens": text, "text_mask": mask, "text_embed": text[:, 0]},
     )
-    whole = token_max_similarity(image, text, mask, 1.0)
-    np.testing.assert_allclose(logits.per_image, whole.per_image, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(logits.per_text, whole.per_text, rtol=1e-5, atol=1e-6)
-    assert np.abs(logits.per_image - logits.per_text.T).max() > 0.1
+    whole = token_max(image, text, column_mask=mask)
+    np.testing.assert_allclose(found.per_row, whole.per_row, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.per_column, whole.per_column, rtol=1e-5, atol=1e-6)
+    assert np.abs(found.per_row - found.per_column).max() > 0.1
 
 
 def test_blocks_of_tokens_stay_small():
@@ -56,23 +58,23 @@ def test_a_second_evaluation_compiles_nothing():
             traced.append("text")
             return {"text_embed": params["text"][tokens[:, 0]]}
 
-        def similarity(self, image, text, scale):
+        def compare(self, *sides):
             traced.append("similarity")
-            return dot(image, text, scale)
+            return dot(*sides)
 
     model = Model()
     for _ in range(2):  # as two evaluations during training: the towers are made anew
         made = towers(
             table,
             table,
-            similarity=model.similarity,
+            similarity=dataclasses.replace(DOT, compare=model.compare),
             image_features=model.image_features,
             text_features=model.text_features,
         )
         images = made.embed_images(Numbered(num_images=20))
         texts = made.embed_texts([f"number {i}" for i in range(20)])
         np.testing.assert_array_equal(images["image_embed"], table)
-        assert (made.score(images, texts).per_image.argmax(1) == np.arange(20)).all()
+        assert (made.score(images, texts).per_row.argmax(1) == np.arange(20)).all()
     assert sorted(traced) == ["image", "similarity", "text"]
 
 

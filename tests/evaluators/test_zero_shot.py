@@ -7,7 +7,7 @@ from fakes import Numbered, normal, towers
 
 from nlip_jax.errors import UsageError
 from nlip_jax.evaluators.zero_shot import ZeroShot, accuracies
-from nlip_jax.methods.similarities import token_max
+from nlip_jax.methods.similarities import TOKEN_MAX
 
 CLASSES = 6
 LABELS = np.array([0, 1, 2, 3, 4, 5, 5, 5, 5, 4, 3])  # uneven classes, an uneven last batch
@@ -76,7 +76,7 @@ def test_similarities_of_tokens_can_be_averaged():
         towers(
             classes[LABELS],
             prompt_table([classes] * 3),
-            similarity=token_max,
+            similarity=TOKEN_MAX,
             image_features=image_features,
             text_features=text_features,
         )

@@ -5,105 +5,98 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain
 import pytest
+import reference
 import tiny
+from plain import outputs_and_gradient, params_of
 from tiny import mesh_of, rows, state_of
 
 from nlip_jax import sharding
 from nlip_jax.columns import ColumnVersion
 from nlip_jax.estimators import gaussian_mixture
 from nlip_jax.evaluators.noise import auc
-from nlip_jax.losses.contrastive import softmax_contrastive
-from nlip_jax.losses.similarity import Logits
+from nlip_jax.losses.normalisers import NORMALISERS
 from nlip_jax.methods.base import Episode
 from nlip_jax.methods.nlip import mixture_from_json, mixture_to_json
 
-FORMS = ("smoothed_targets", "mixture_likelihood")
+FORMS = {"smoothed_targets": "smoothed", "mixture_likelihood": "mixture_likelihood"}
 SIMILARITIES = ("dot", "token_max")
-
-
-def params_of(method):
-    return method.init_params(jax.random.key(0), rows([0]))
-
-
-def loss_and_gradient(method, params, batch):
-    """As the step takes them."""
-
-    def compute(params, batch):
-        state = state_of(method, params)
-
-        def loss_of(params):
-            features = method.embed(params, state, batch, rng=None).features
-            return method.pair_loss(params, features, state, batch).loss
-
-        return jax.value_and_grad(loss_of)(params)
-
-    return jax.jit(compute)(params, batch)
 
 
 # --- the loss -------------------------------------------------------------------------------------
 
 
+def clip_of(similarity, normaliser):
+    return tiny.clip(similarity, normaliser=NORMALISERS[normaliser])
+
+
 @pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("form", FORMS)
-def test_without_noise_it_is_clip(form, similarity):
-    """Bit for bit in the loss; XLA may fuse the gradient's sums in another order."""
+def test_without_noise_it_is_clip(form, normaliser, similarity):
+    """Bit for bit, but for the sigmoid's mixture; XLA may fuse gradients' sums in another order."""
     batch = rows(range(16))
-    method = tiny.nlip(similarity, form=form)
+    method = tiny.nlip(similarity, form=form, normaliser=normaliser)
     params = params_of(method)
-    plain = loss_and_gradient(tiny.clip(similarity), params, batch)
-    adaptive = loss_and_gradient(method, params, batch | {"noise_prob": np.zeros(16, np.float32)})
-    np.testing.assert_array_equal(adaptive[0], plain[0])
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
-    jax.tree.map(close, adaptive[1], plain[1])
+    (plainly, _), gradient = outputs_and_gradient(clip_of(similarity, normaliser), params, batch)
+    unknown = batch | {"noise_prob": np.zeros(16, np.float32)}
+    (adaptive, _), adaptive_gradient = outputs_and_gradient(method, params, unknown)
+    exact = (normaliser, form) != ("sigmoid", "mixture_likelihood")
+    np.testing.assert_allclose(adaptive.loss, plainly.loss, rtol=0 if exact else 1e-6)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, adaptive_gradient, gradient)
+    assert adaptive.metrics["noise_prob"] == 0.0
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_without_noise_the_gradient_of_the_logits_is_clips_bit_for_bit(form):
+def test_without_noise_the_gradient_of_the_features_is_clips_bit_for_bit(form):
     """Operation by operation, before XLA fuses anything."""
-    logits = np.random.default_rng(0).normal(0, 5, (8, 8)).astype(np.float32)
-    method, batch = tiny.nlip(form=form), {"noise_prob": np.zeros(8, np.float32)}
+    rng = np.random.default_rng(0)
+    features = {name: jnp.asarray(rng.normal(size=(8, 4)), jnp.float32) for name in (
+        "image_embed", "text_embed"
+    )}
+    batch, scalars = {"noise_prob": np.zeros(8, np.float32)}, {"logit_scale": jnp.float32(3.0)}
 
-    def loss(logits, targets):
-        return softmax_contrastive(Logits(logits, logits.T), targets=targets).loss
+    def loss(features, method):
+        wanted = method.targets(batch)
+        return method.contrast(features, batch, targets=wanted, scalars=scalars).loss
 
     with jax.disable_jit():
-        adaptive = jax.grad(loss)(logits, method.targets(batch))
-        plain = jax.grad(loss)(logits, tiny.clip().targets(batch))
-    np.testing.assert_array_equal(adaptive, plain)
+        adaptive = jax.grad(loss)(features, tiny.nlip(form=form))
+        plainly = jax.grad(loss)(features, tiny.clip())
+    jax.tree.map(np.testing.assert_array_equal, adaptive, plainly)
 
 
+@pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("form", FORMS)
-def test_noise_softens_the_targets_by_weight_times_probability(form):
-    """Against the targets written out, in float64."""
+def test_noise_softens_the_targets_by_weight_times_probability(form, normaliser):
     batch = rows(range(8)) | {"noise_prob": np.linspace(0, 1, 8, dtype=np.float32)}
-    method = tiny.nlip(form=form, weight=0.6)
+    method = tiny.nlip(form=form, normaliser=normaliser, weight=0.6)
     params = params_of(method)
-    loss, _ = loss_and_gradient(method, params, batch)
-    features = method.model.apply({"params": params}, batch["image"] / 127.5 - 1, batch["tokens"])
-    scale = np.float64(features["logit_scale"])
-    logits = scale * np.float64(features["image_embed"]) @ np.float64(features["text_embed"]).T
-    own, share = np.eye(8), (0.6 * batch["noise_prob"] / 7)[:, None]
-    targets = own * (1 - 7 * share) + (1 - own) * share
-    losses = []
-    for a in (logits, logits.T):
-        log_p = a - np.log(np.exp(a).sum(1, keepdims=True))
-        if form == "smoothed_targets":
-            losses.append(-(targets * log_p).sum(1))
-        else:
-            losses.append(-np.log((targets * np.exp(log_p)).sum(1)))
-    np.testing.assert_allclose(loss, np.mean(losses), rtol=1e-5)
+    (output, pair_losses), _ = outputs_and_gradient(method, params, batch)
+    expected = reference.pair_losses(
+        *plain.logits_of(method, params, batch),
+        FORMS[form],
+        0.6 * np.float64(batch["noise_prob"]),
+        normaliser=normaliser,
+        valid=np.ones(8, bool),
+    )
+    np.testing.assert_allclose(pair_losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(output.loss, expected.mean(), rtol=1e-5)
+    np.testing.assert_allclose(output.metrics["noise_prob"], 0.5)
 
 
-def test_the_loss_pass_sees_the_plain_loss():
+@pytest.mark.parametrize("normaliser", NORMALISERS)
+def test_the_loss_pass_sees_the_plain_loss(normaliser):
     """What the mixture is fitted to does not depend on the last estimate."""
     batch = rows(range(8))
-    method = tiny.nlip()
+    method = tiny.nlip(normaliser=normaliser)
     params = params_of(method)
     losses = jax.jit(method.plain_pair_loss)(state_of(method, params), batch)
     assert losses.shape == (8,) and losses.dtype == jnp.float32
-    plain, _ = loss_and_gradient(tiny.clip(), params, batch)
-    np.testing.assert_allclose(losses.mean(), plain, rtol=1e-6)
+    (plainly, _), _ = outputs_and_gradient(clip_of("dot", normaliser), params, batch)
+    np.testing.assert_allclose(losses.mean(), plainly.loss, rtol=1e-6)
 
 
 # --- refresh --------------------------------------------------------------------------------------

@@ -33,8 +33,6 @@ def outputs(random_params):
         parts = {
             **model.apply(params, IMAGE, method="encode_image"),
             **model.apply(params, TOKENS, method="encode_text"),
-            "logit_scale": model.apply(params, method="logit_scale"),
-            "logit_bias": model.apply(params, method="logit_bias"),
         }
         return model.apply(params, IMAGE, TOKENS), parts
 
@@ -49,8 +47,6 @@ def test_outputs(outputs):
         "image_tokens": (3, 5, 6),
         "text_tokens": (3, 4, 6),
         "text_mask": (3, 4),
-        "logit_scale": (),
-        "logit_bias": (),
     }
     for name in ("image_embed", "text_embed", "image_tokens", "text_tokens"):
         np.testing.assert_allclose(jnp.linalg.norm(whole[name], axis=-1), 1, rtol=1e-5)
@@ -93,7 +89,7 @@ def test_parameters_and_outputs_are_float32_with_strong_types(dtype):
 def test_plain_model_has_no_token_features_and_no_bias():
     model = build()
     shapes = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), IMAGE, TOKENS))
-    assert shapes[0].keys() == {"image_embed", "text_embed", "logit_scale"}
+    assert shapes[0].keys() == {"image_embed", "text_embed"}
     assert "logit_bias" not in shapes[1]["params"]
     assert shapes[1]["params"]["text_projection"]["kernel"].shape == (12, 6)
     assert model.apply({"params": {"log_scale": jnp.float32(0)}}, method="logit_bias") is None

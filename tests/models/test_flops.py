@@ -2,6 +2,7 @@
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -45,3 +46,15 @@ def test_analytic_count_is_the_traced_count(pool, token_features):
 def test_vit_b16_has_the_number_everyone_knows():
     tower = VisionTransformer(**variant("B/16"), image_size=224)
     assert round(image_tower_flops(tower) / 1e9, 1) == 35.1  # 17.6 billion multiply-adds
+
+
+class OtherTower(nn.Module):
+    """Of somebody's own: nothing is known of its work."""
+
+    width: int = 8
+
+
+def test_nothing_is_known_of_other_towers():
+    text = TextTransformer(20, context_length=7, width=12, depth=3, heads=3)
+    assert dual_encoder_flops(DualEncoder(OtherTower(), text, embed_dim=6)) is None
+    assert dual_encoder_flops(None) is None

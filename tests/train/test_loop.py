@@ -20,6 +20,7 @@ from nlip_jax.data.pipeline import Reading
 from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.errors import Preempted, RunError
 from nlip_jax.methods.base import Episode
+from nlip_jax.placement import Placement
 from nlip_jax.train import loop, stop
 from nlip_jax.train.loop import Plan, Trainer, train
 from nlip_jax.train.metrics import MetricsLog
@@ -43,7 +44,7 @@ def compiled():
     tx = make_optimizer(name="adamw", schedule=schedule)
     batch = abstract_batch(BATCH, offset=jax.ShapeDtypeStruct((BATCH,), np.float32))
     factory = StateFactory(
-        method=Regression(), tx=tx, mesh=mesh, batch=batch, fsdp_min_bytes=10**9, seed=0
+        method=Regression(), tx=tx, placement=Placement(mesh=mesh), batch=batch, seed=0
     )
     step = functools.partial(train_step, method=Regression(), tx=tx, schedule=schedule, seed=0)
     return factory, compile_step(step, state=factory.abstract(), batch=batch, mesh=mesh)
@@ -79,7 +80,7 @@ class Run:
         defaults = {
             "method": Regression(on_refresh=self.refresh, refresh_steps=self.plan.refresh_steps),
             "step": self.step,
-            "mesh": self.factory.mesh,
+            "mesh": self.factory.placement.mesh,
             "order": Stream(
                 draw=Epochs(Ranges(N)), batch_size=BATCH, seed=0, rows=np.arange(BATCH)
             ),
@@ -223,7 +224,8 @@ def test_metrics_of_every_step_and_evaluation(whole):
     assert [line["step"] for line in metrics if "train/loss" in line] == list(range(1, TOTAL + 1))
     assert [line["step"] for line in metrics if "eval/bias" in line] == [3, 6, 9]
     names = {"train/loss", "train/grad_norm", "train/learning_rate", "data/failed_examples"}
-    assert {"step"} | names == metrics[0].keys()
+    by_group = {"train/grad_norm/w", "train/grad_norm/bias"}
+    assert {"step"} | names | by_group == metrics[0].keys()
 
 
 def test_no_log_no_file(run):

@@ -226,7 +226,7 @@ def test_the_same_function_is_compiled_once(tmp_path):
 
 def test_pair_losses_and_noise_probabilities_are_the_same_on_every_mesh(tmp_path):
     method = tiny.nlip()
-    params = method.init_params(jax.random.key(0), tiny.rows([0]))
+    params, _ = method.init_model(jax.random.key(0), tiny.rows([0]))
     losses, noise_prob = [], []
     for devices in (1, 8):
         made = mapper(devices)

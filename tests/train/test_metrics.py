@@ -101,21 +101,32 @@ def clock(monkeypatch):
 
 
 def test_the_progress_line(clock, capsys):
-    progress = Progress(total=100, batch_size=8, reading=Reading())
+    progress = Progress(total=100, batch_size=8, reading=Reading(), devices=4, peak_rate=80.0)
     progress.start(10)
     clock.now = 4.0
     progress.data.add(waited=0.25, copied=0.05, stages=np.zeros(4))
     speeds = progress.report(20, loss=1.25)
     assert speeds == {
         "time/examples_per_second": 20.0,
+        "time/examples_per_second_per_device": 5.0,
         "time/step_seconds": 0.4,
         "time/data_wait_share": pytest.approx(0.075),
+        "time/mfu": 0.25,
     }
     assert capsys.readouterr().err == (
-        "step 20/100  loss 1.2500  20 examples/s  data wait 8%  ETA 0m32s\n"
+        "step 20/100  loss 1.2500  20 examples/s (5/device)  0.4 s/step  MFU 25.0%  data wait 8%  "
+        "ETA 0m32s\n"
     )
     clock.now = 5.0  # the clock began anew with the report
     assert progress.report(22, loss=1.0)["time/step_seconds"] == 0.5
+
+
+def test_no_mfu_where_the_peak_is_not_known(clock, capsys):
+    progress = Progress(total=100, batch_size=8, reading=Reading())
+    progress.start(10)
+    clock.now = 4.0
+    assert "time/mfu" not in progress.report(20, loss=1.25)
+    assert "MFU" not in capsys.readouterr().err
 
 
 def test_a_terminal_keeps_one_line(clock, monkeypatch):

@@ -11,6 +11,7 @@ import tiny
 from tiny import Regression, abstract, abstract_batch, mesh_of, rows
 
 from nlip_jax import sharding
+from nlip_jax.placement import Placement
 from nlip_jax.train.optimizer import make_optimizer
 from nlip_jax.train.state import StateFactory, fingerprint
 from nlip_jax.train.step import compile_step, train_step
@@ -19,12 +20,12 @@ from nlip_jax.types import LossOutput
 BATCH = 16
 
 
-def make_step(method, mesh, *, tx, schedule, batch_size=BATCH, fsdp_min_bytes=10**9):
+def make_step(method, mesh, *, tx, schedule, batch_size=BATCH):
     """(state at step 0, compiled step)."""
     columns = {name: jax.ShapeDtypeStruct((batch_size,), np.float32) for name in method.columns}
     batch = abstract_batch(batch_size, **columns)
     factory = StateFactory(
-        method=method, tx=tx, mesh=mesh, batch=batch, fsdp_min_bytes=fsdp_min_bytes, seed=0
+        method=method, tx=tx, placement=Placement(mesh=mesh), batch=batch, seed=0
     )
     step = functools.partial(train_step, method=method, tx=tx, schedule=schedule, seed=0)
     compiled = compile_step(step, state=factory.abstract(), batch=batch, mesh=mesh)
@@ -83,7 +84,7 @@ def test_the_step_is_what_the_formulas_say():
 
 
 def test_terms_of_the_loss_add_up():
-    """`example_loss` sees what `pair_loss` picked, and its gradient counts."""
+    """`example_loss` sees what `pair_loss` picked, as a constant, and its gradient counts."""
 
     class TwoTerms(Regression):
         def pair_loss(self, params, features, state, batch):
@@ -91,7 +92,7 @@ def test_terms_of_the_loss_add_up():
             return first.replace(metrics={"first": first.loss}, picks=features["y"])
 
         def example_loss(self, params, features, picks, state, batch, *, rng):
-            second = 3.0 * jnp.mean(picks**2)
+            second = 3.0 * jnp.mean(picks * features["y"])
             return LossOutput(loss=second, metrics={"second": second})
 
     mesh, schedule = mesh_of(1), optax.constant_schedule(0.1)
@@ -106,7 +107,8 @@ def test_terms_of_the_loss_add_up():
     def by_hand(params):
         y = batch["image"].astype(np.float32).mean((1, 2)) / 255 @ params["w"] + params["bias"]
         wanted = batch["tokens"].sum(-1) / 50 + batch["offset"]
-        return jnp.mean((y - wanted) ** 2) + 3.0 * jnp.mean(y**2)
+        # 1.5 y ** 2 has the gradient of 3 y times the constant that y was when it was picked.
+        return jnp.mean((y - wanted) ** 2) + 1.5 * jnp.mean(y**2)
 
     grads = jax.grad(by_hand)(before)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, before, grads)
@@ -144,9 +146,7 @@ def test_random_numbers_are_new_at_every_step_and_the_same_on_resume():
 def test_the_step_takes_one_type_and_gives_it_back():
     mesh, schedule = mesh_of(8, fsdp=4), optax.constant_schedule(0.1)
     tx = make_optimizer(name="adamw", schedule=schedule)
-    factory, step = make_step(
-        Regression(), mesh, tx=tx, schedule=schedule, batch_size=BATCH, fsdp_min_bytes=0
-    )
+    factory, step = make_step(Regression(), mesh, tx=tx, schedule=schedule)
     state = factory.create()
     assert abstract(state) == factory.abstract()
     batch = sharding.to_devices(regression_batch(0), mesh)
@@ -167,9 +167,8 @@ def test_parameters_do_not_depend_on_mesh_or_batch():
         factory = StateFactory(
             method=tiny.clip(),
             tx=tx,
-            mesh=mesh,
+            placement=Placement(mesh=mesh),
             batch=abstract_batch(batch_size),
-            fsdp_min_bytes=0,
             seed=3,
         )
         prints.add(fingerprint(factory.create().params))
@@ -188,19 +187,18 @@ def test_a_fingerprint_sees_every_bit():
     swapped = np.array([1.0, 2.0], np.float32)
     assert fingerprint({"a": swapped}) != fingerprint({"a": swapped[::-1].copy()})
     mesh = mesh_of(8, fsdp=8)
-    place = sharding.shard_state(jax.eval_shape(lambda: params), mesh, fsdp_min_bytes=0)
+    shapes = jax.eval_shape(lambda: params)
+    place = Placement(mesh=mesh).shardings(shapes, params=shapes)
     assert fingerprint(jax.device_put(changed[1], place)) == fingerprint(changed[1])
 
 
 # --- meshes ---------------------------------------------------------------------------------------
 
 
-def losses_on(mesh, method, *, steps: int, fsdp_min_bytes: int = 10**9) -> np.ndarray:
+def losses_on(mesh, method, *, steps: int) -> np.ndarray:
     schedule = optax.constant_schedule(3e-3)
     tx = make_optimizer(name="adamw", schedule=schedule, clip_norm=1.0)
-    factory, step = make_step(
-        method, mesh, tx=tx, schedule=schedule, fsdp_min_bytes=fsdp_min_bytes
-    )
+    factory, step = make_step(method, mesh, tx=tx, schedule=schedule)
     state = factory.create()
     found = []
     for number in range(steps):
@@ -217,7 +215,7 @@ def test_losses_are_the_same_on_every_mesh():
     one = losses_on(mesh_of(1), method, steps=20)
     assert one[-1] < one[0]
     np.testing.assert_allclose(losses_on(mesh_of(8), method, steps=20), one, rtol=1e-5)
-    split = losses_on(mesh_of(8, fsdp=4), method, steps=20, fsdp_min_bytes=256)
+    split = losses_on(mesh_of(8, fsdp=4), method, steps=20)
     np.testing.assert_allclose(split, one, rtol=1e-5)
 
 
@@ -226,5 +224,5 @@ def test_losses_of_the_real_towers_are_the_same_over_300_steps():
     method = tiny.nlip(model=tiny.dual_encoder())
     one = losses_on(mesh_of(1), method, steps=300)
     np.testing.assert_allclose(losses_on(mesh_of(8), method, steps=300), one, rtol=1e-5)
-    split = losses_on(mesh_of(8, fsdp=4), method, steps=300, fsdp_min_bytes=256)
+    split = losses_on(mesh_of(8, fsdp=4), method, steps=300)
     np.testing.assert_allclose(split, one, rtol=1e-5)

@@ -14,10 +14,11 @@ from nlip_jax.losses.targets import NOISE_ADAPTIVE
 from nlip_jax.methods.base import Method
 from nlip_jax.methods.clip import Clip
 from nlip_jax.methods.nlip import Nlip
-from nlip_jax.methods.similarities import dot
+from nlip_jax.methods.similarities import DOT
 from nlip_jax.models.dual_encoder import DualEncoder
 from nlip_jax.models.text_transformer import TextTransformer
 from nlip_jax.models.vit import VisionTransformer
+from nlip_jax.placement import Placement
 from nlip_jax.train.optimizer import make_optimizer
 from nlip_jax.train.schedule import make_schedule
 from nlip_jax.train.state import StateFactory
@@ -43,13 +44,13 @@ def run(batch_size: int = 256) -> dict[str, float]:
         text=TextTransformer(vocab_size=VOCABULARY, context_length=CONTEXT, **tower),
         embed_dim=64,
     )
-    shared = {"model": model, "similarity": dot}
+    shared = {"model": model, "similarity": DOT}
     methods = {
         "clip": Clip(**shared),
         "nlip": Nlip(
             **shared,
             weight=0.5,
-            form=NOISE_ADAPTIVE["smoothed_targets"],
+            form=NOISE_ADAPTIVE["softmax"]["smoothed_targets"],
             fit=lambda losses: None,  # between episodes; no part of the step
             posterior=lambda mixture, losses: losses,
         ),
@@ -84,7 +85,7 @@ class _Runner:
         schedule = make_schedule(name="constant", peak=1e-4, warmup=0, total=1)
         tx = make_optimizer(name="adamw", schedule=schedule, clip_norm=1.0)
         factory = StateFactory(
-            method=method, tx=tx, mesh=mesh, batch=host, fsdp_min_bytes=1 << 20, seed=0
+            method=method, tx=tx, placement=Placement(mesh=mesh), batch=host, seed=0
         )
         step = functools.partial(train_step, method=method, tx=tx, schedule=schedule, seed=0)
         self._step = compile_step(step, state=factory.abstract(), batch=host, mesh=mesh)

@@ -1,0 +1,26 @@
+"""Mesh of a config, and where parameters live on it."""
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from nlip_jax import sharding
+from nlip_jax.placement import Placement
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+    """The mesh, checked against the batches that it has to share."""
+    axes = {name: config.mesh[name] for name in (*sharding.AXES, "slices")}
+    mesh = sharding.make_mesh(**axes)
+    sharding.check_batch(config.batch_size, mesh, field="batch_size")
+    sharding.check_batch(config.evaluation.batch_size, mesh, field="evaluation.batch_size")
+    return mesh
+
+
+def make_placement(config: ConfigDict, *, mesh: Mesh) -> Placement:
+    """The parameter rules."""
+    return Placement(
+        mesh=mesh,
+        rules=tuple(config.mesh.rules),
+        fsdp_min_bytes=config.mesh.fsdp_min_bytes,
+        max_replicated=config.mesh.max_replicated,
+    )
