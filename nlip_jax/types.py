@@ -21,6 +21,7 @@ class Batch(TypedDict, total=False):
     example_id: Array  # [b] int64 on hosts; does not travel to the devices
     valid: Array  # [b] bool, False on rows that only fill up a batch
     row: Array  # [b] int32, place in the global batch, added by the step: random numbers hang on it
+    image_id: Array  # [b] int32, number of the image in its data set, for methods that ask for it
     noise_prob: Array  # [b] float32, column of the method nlip
 
 
