@@ -3,9 +3,9 @@
 With p_ij the prediction of row i and b the number of its columns, each returns the loss [b] in
 nats. The `weight` w_i of the noise-adaptive ones is how much of the pair's probability is taken
 from its own partner and spread over the others; no gradient flows into it, and w_i = 0 is exactly
-`identity` (but for roundings under a sigmoid's mixture). Weights end where the target is uniform, (b - 1) / b with one positive: beyond, the own
-partner would be pushed below the others. A row without negatives has nothing to spread to, so its
-weight counts as 0.
+`identity` (but for roundings under a sigmoid's mixture). Weights end where the target is uniform,
+(b - 1) / b with one positive: beyond, the own partner would be pushed below the others. A row
+without negatives has nothing to spread to, so its weight counts as 0.
 """
 
 from collections.abc import Callable
