@@ -13,6 +13,8 @@ RUNTIME = (
     "loss.impl",
     "loss.tile",
     "accumulation.*",
+    "model.remat",
+    "spikes.max_skipped",
     "compilation_cache",
     "ema.evaluate",
     "data.storage.*",
@@ -287,7 +289,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.optimizer.b2 = 0.98  # adamw and lamb
     c.optimizer.eps = 1e-6  # adamw and lamb
     c.optimizer.weight_decay = 0.1
-    c.optimizer.no_decay = ("bias", "scale", "position", "cls", "log_scale")  # by last name
+    # By last name.
+    c.optimizer.no_decay = (
+        "bias",
+        "scale",
+        "position",
+        "cls",
+        "query",
+        "log_scale",
+        "logit_bias",
+    )
     c.optimizer.clip_norm = 1.0  # of the global gradient; 0: off
 
     c.schedule = ConfigDict()
@@ -301,7 +312,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.ema.evaluate = True  # evaluate the average rather than the parameters themselves
 
     c.spikes = ConfigDict()  # losses far above those of the steps before
-    c.spikes.action = "record"  # off | record (in spikes.jsonl) | skip: record, and do not update
+    # off | record (in spikes.jsonl) | skip: record, and do not update; fixed once a run has begun
+    c.spikes.action = "record"
     c.spikes.z_score = 8.0  # standard deviations above the mean that make a spike
     c.spikes.window = "200 steps"  # that mean and deviation look back on; none before its end
     c.spikes.max_skipped = 20  # steps in a row that may be left out, before the run stops

@@ -209,7 +209,7 @@ STRATEGIES: dict[str, Callable[[jax.ShapeDtypeStruct, Rule, Placement], Split]] 
 
 
 def _read(text: str) -> Rule:
-    pattern, arrow, strategy = (part.strip() for part in text.rpartition("->"))
+    pattern, arrow, strategy = (part.strip() for part in str(text).rpartition("->"))
     if not arrow or not pattern:
         raise UsageError(f"config.mesh.rules: {text!r} is not of the form 'REGEX -> STRATEGY'")
     if not re.fullmatch(r"replicate|fsdp|tensor:-[1-9]", strategy):
@@ -238,7 +238,8 @@ def _choose(rules: list[Rule], names: list[str]) -> dict[str, Rule]:
         if found <= chosen.keys():
             raise UsageError(
                 f"config.mesh.rules: {rule.text!r} has no effect: earlier rules take all that it "
-                f"matches, such as {min(found)} by {chosen[min(found)].text!r}; put it before them"
+                f"matches, such as {min(found)} by {chosen[min(found)].text!r}; remove it, or put "
+                "it before them"
             )
         for earlier, others in zip(rules[:i], matches[:i], strict=True):
             if earlier.how != rule.how and others & found and others - found:

@@ -183,6 +183,22 @@ def sum_over_processes(counts: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(halves).view(np.int64).sum(axis=0)
 
 
+def rows_of_all(own: np.ndarray, *, rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """A number of every row of the global batch, on every process; all of them call it.
+
+    Args:
+      own: `[k]` int64, of the rows that this process holds.
+      rows: `[k]` which those are.
+      batch_size: global, `b`.
+
+    Returns:
+      `[b]` int64.
+    """
+    placed = np.zeros(batch_size, np.int64)
+    placed[rows] = own
+    return sum_over_processes(placed)
+
+
 def on_leader(work: Callable[[], None]) -> None:
     """Runs something that writes files on the first process; the others wait, and fail with it."""
     problem = None

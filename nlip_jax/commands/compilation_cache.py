@@ -1,5 +1,6 @@
 """Compiled steps that outlive their process, so that a run goes on sooner."""
 
+import contextlib
 import os
 import zlib
 from pathlib import Path
@@ -9,6 +10,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from nlip_jax.errors import UsageError
 
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"  # how entries begin where that package is installed
 _DIR = "jax_compilation_cache_dir"
 # Options of JAX that hold unless the environment says otherwise.
 _OPTIONS = {
@@ -33,20 +35,23 @@ def use(setting: str, workdir: Path) -> None:
     Raises:
       UsageError: the folder cannot be made.
     """
+    if not setting:
+        raise UsageError("config.compilation_cache='': name a folder, auto or none")
     named = os.environ.get(_DIR.upper()) if setting == "auto" else None
     places = {"auto": workdir / "compilation_cache", "none": None}
     folder = Path(named) if named else places.get(setting, Path(setting).expanduser())
+    if folder is not None and not named:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"config.compilation_cache={setting}: {folder} cannot be made ({error.strerror}); "
+                "name another folder, auto or none"
+            ) from error
     jax.config.update(_DIR, None if folder is None else str(folder))
     compilation_cache.reset_cache()  # an earlier run of this process may have used another folder
     if folder is None or named:
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"config.compilation_cache={setting}: {folder} cannot be made ({error.strerror}); name "
-            "another folder, auto or none"
-        ) from error
     for name, value in _OPTIONS.items():
         if name.upper() not in os.environ:
             jax.config.update(name, value)
@@ -57,15 +62,18 @@ def use(setting: str, workdir: Path) -> None:
 def remove_torn(folder: Path) -> None:
     """Removes entries that a killed process wrote half of: JAX would not write them again."""
     for path in folder.glob("*-cache"):
-        if not _is_whole(path.read_bytes()):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run was here first
+            if not _is_whole(path):
+                path.unlink()
 
 
-def _is_whole(entry: bytes) -> bool:
-    if entry[:1] not in (b"", b"\x78"):
-        return True  # no zlib stream: zstandard is installed, and JAX reads these itself
-    try:
-        zlib.decompress(entry)
-    except zlib.error:
-        return False
+def _is_whole(entry: Path) -> bool:
+    with entry.open("rb") as file:
+        first = file.read(len(_ZSTANDARD))
+        if first == _ZSTANDARD:
+            return True  # JAX reads these itself
+        try:
+            zlib.decompress(first + file.read())
+        except zlib.error:
+            return False
     return True

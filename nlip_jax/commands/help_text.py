@@ -1,12 +1,11 @@
 """`--help`: the flags of a command, and every config field with its default and comment."""
 
-import re
+import ast
 from pathlib import Path
 
 from nlip_jax.commands.table import Command
 from nlip_jax.errors import UsageError
 
-_FIELD = re.compile(r"\s+c\.([\w.]+) = (.+?)(?:  # (.*))?$")
 # Functions of configs/base.py -> where their fields stand in a config.
 _BLOCKS = {
     "synthetic_source": "data.synthetic.",
@@ -42,13 +41,36 @@ def config_fields() -> list[str]:
     path = Path(__file__).resolve().parents[2] / "configs" / "base.py"
     if not path.exists():
         raise UsageError(f"{path} is missing: run from a checkout of the repository")
-    lines, block = [], ""
-    for text in path.read_text().splitlines():
-        if text.startswith("def "):
-            block = text[4:].split("(")[0]
-        match = _FIELD.match(text)
-        if not match or "ConfigDict(" in match[2] or match[2].endswith(("_source()", "RUNTIME")):
-            continue
-        comment = f"  # {match[3]}" if match[3] else ""
-        lines.append(f"  --config.{_BLOCKS[block]}{match[1]}={match[2]}{comment}")
+    text = path.read_text()
+    source, lines = text.splitlines(), []
+    for function in ast.parse(text).body:
+        for node in ast.walk(function) if isinstance(function, ast.FunctionDef) else ():
+            name = _field_name(node)
+            value = ast.unparse(node.value) if name else ""
+            if not name or "ConfigDict(" in value or value.endswith(("_source()", "RUNTIME")):
+                continue
+            if node.lineno == node.end_lineno:  # as it is written: 1e-6, 65_536
+                value = ast.get_source_segment(text, node.value)
+            comment = _comment(source, node)
+            field = f"  --config.{_BLOCKS[function.name]}{name}={value}"
+            lines.append(f"{field}  # {comment}" if comment else field)
     return lines
+
+
+def _field_name(node: ast.AST) -> str:
+    """Dotted name of the field of `c` that a statement sets; empty for any other."""
+    if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute)):
+        return ""
+    root, _, name = ast.unparse(node.targets[0]).partition(".")
+    return name if root == "c" else ""
+
+
+def _comment(source: list[str], node: ast.Assign) -> str:
+    """What is written above a field and behind it."""
+    above, line = [], node.lineno - 2
+    while source[line].lstrip().startswith("# ") and not source[line].lstrip().startswith("# --"):
+        above.insert(0, source[line].lstrip().removeprefix("# "))
+        line -= 1
+    # Columns of the syntax tree count bytes.
+    behind = source[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+    return " ".join([*above, behind.strip().removeprefix("# ")]).strip()

@@ -1,11 +1,10 @@
 """The file of `--json=FILE`: flat numbers by name."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from nlip_jax.errors import UsageError
-from nlip_jax.files import write_atomically
+from nlip_jax.files import json_text, write_atomically
 
 
 def check_json_file(text: str, *, flag: str = "json") -> Path | None:
@@ -35,6 +34,6 @@ def write_json_file(path: Path, numbers: Mapping[str, float]) -> None:
       UsageError: the file cannot be written.
     """
     try:
-        write_atomically(path, (json.dumps(numbers, indent=2) + "\n").encode())
+        write_atomically(path, (json_text(numbers, indent=2) + "\n").encode())
     except OSError as error:
         raise UsageError(f"--json={path} cannot be written: {error.strerror}") from error

@@ -75,7 +75,9 @@ def repeat(run: Session, *, step: int, checkpoint: int | None) -> Repeated:
     order = dataclasses.replace(run.order, rows=np.arange(run.config.batch_size))
     return Repeated(
         metrics={name: float(value) for name, value in jax.device_get(metrics).items()},
-        example_ids=_of_all_processes(run, rows.ids),
+        example_ids=sharding.rows_of_all(
+            rows.ids, rows=run.order.rows, batch_size=run.config.batch_size
+        ),
         epochs=order.block(step - 1).epochs,
         pair_losses=pair_losses,
     )
@@ -107,6 +109,7 @@ def _trainer(run: Session, *, compiled: Any, stop: int, reading: Reading) -> Tra
         episode=lambda index, state: _recorded(run, index),
         evaluate=lambda state, step: {},
         log=None,
+        stops_at_non_finite=False,
     )
 
 
@@ -163,15 +166,7 @@ def _read(run: Session, *, step: int, reading: Reading) -> tuple[Batch, RowInfo]
 
 
 def _pair_losses(run: Session, state: TrainState, batch: Batch) -> np.ndarray | None:
-    if not hasattr(run.method, "pair_losses"):
-        return None
     everywhere = sharding.replicated(run.mesh)
     of_all = jax.jit(run.method.pair_losses, out_shardings=everywhere)
-    return np.asarray(of_all(state.params, state, batch))
-
-
-def _of_all_processes(run: Session, ids: np.ndarray) -> np.ndarray:
-    """The examples of the global batch, from those that each process has read."""
-    placed = np.zeros(run.config.batch_size, np.int64)
-    placed[run.order.rows] = ids
-    return sharding.sum_over_processes(placed)
+    found = of_all(state.params, state, batch)
+    return None if found is None else np.asarray(found)

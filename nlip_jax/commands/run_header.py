@@ -47,7 +47,7 @@ def show(run: Session, *, state: TrainState, compiled: Any) -> None:
     """
     if jax.process_index() != 0:
         return
-    choice = getattr(run.method, "choice", None)  # a user's own method may have none
+    choice = run.method.choice
     lines = [
         memory_line(state, compiled, loss_bytes=choice and choice.bytes),
         *([f"loss: {choice.reason}"] if choice else []),
@@ -72,7 +72,7 @@ def memory_line(state: TrainState, compiled: Any, *, loss_bytes: int | None = No
     else:
         parts.append(f"activations and gradients {with_unit(stats.temp_size_in_bytes, 'B')}")
     if loss_bytes is not None:
-        parts.append(f"of which the loss {with_unit(loss_bytes, 'B')}")
+        parts.append(f"the loss, among these, about {with_unit(loss_bytes, 'B')}")
     return f"on each device: {', '.join(parts)}"
 
 

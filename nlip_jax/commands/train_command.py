@@ -26,7 +26,7 @@ from nlip_jax.commands.table import COMMANDS
 from nlip_jax.config import Clock, parse_command_line, to_json
 from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.evaluators.noise import evaluate_noise
-from nlip_jax.files import write_atomically
+from nlip_jax.files import json_text, write_atomically
 from nlip_jax.methods.base import Episode
 from nlip_jax.report.table import format_results
 from nlip_jax.sharding import on_leader
@@ -83,12 +83,12 @@ def run_in(
 
     # --- Build and check everything, before anything is compiled ----------------------------------
     run = sessions.open_session(config, workdir)
+    check_trace(trace, total=run.plan.total)
+    compilation_cache.use(config.compilation_cache, workdir)
     on_leader(lambda: workdirs.check_data(workdir, run.data_description))
     checkpointer = Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep)
     latest = checkpointer.latest_step()
     workdirs.check_total(config, total=run.plan.total, done=latest or 0)
-    check_trace(trace, total=run.plan.total)
-    compilation_cache.use(config.compilation_cache, workdir)
     if leader:
         workdirs.say_changes(changes)
         write_atomically(workdir / "config.json", to_json(config).encode())
@@ -137,6 +137,7 @@ def run_in(
         peak_rate=run_header.make_yardstick(run).peak_rate,
         trace=trace if leader else None,
         spikes=spike_log(run, resume_step=int(state.step)),
+        stops_at_non_finite=run.spike_policy is None or not run.spike_policy.skips,
     )
     try:
         state = train(trainer, state)
@@ -164,7 +165,7 @@ def run_in(
         if config.report.enabled:
             write_report(run, state, results=results)
         phases.enter("results")
-        write_atomically(workdir / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+        write_atomically(workdir / "results.json", (json_text(results, indent=2) + "\n").encode())
         phases.enter("done", params=params)
         if summary := quarantine.summary():
             print(summary, file=sys.stderr)
@@ -232,7 +233,8 @@ def spike_log(run: Session, *, resume_step: int) -> SpikeLog | None:
     return SpikeLog(
         run.workdir,
         policy=run.spike_policy,
-        order=run.order,
+        rows=run.order.rows,
+        batch_size=run.config.batch_size,
         resume_step=resume_step,
         writes=jax.process_index() == 0,
     )

@@ -15,6 +15,8 @@ from nlip_jax import config as configs
 from nlip_jax.errors import UsageError
 from nlip_jax.files import write_atomically
 
+_BASE = Path(__file__).resolve().parents[2] / "configs" / "base.py"
+_OPEN = ("evaluators.", "data.mixture.")  # blocks that take names of one's own
 # What other commands may have put there before the run. With data.json there, a run has begun, and
 # was perhaps cut short before its config.json.
 _MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", ".lock"}
@@ -51,12 +53,34 @@ def read_config(workdir: Path) -> ConfigDict:
     """The config of the run in a folder.
 
     Raises:
-      UsageError: no run has begun there.
+      UsageError: no run has begun there, or one of another version of this package.
     """
     for name in ("config.json", "data.json"):
         if not (workdir / name).is_file():
             raise UsageError(f"--workdir={workdir} is no folder of a run: it has no {name}")
-    return configs.from_json((workdir / "config.json").read_text())
+    path = workdir / "config.json"
+    try:
+        config = configs.from_json(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}); train again in another folder") from error
+    if _BASE.exists():
+        _check_fields(workdir, old=config, new=configs.read_config(str(_BASE)))
+    return config
+
+
+def _check_fields(workdir: Path, *, old: ConfigDict | dict, new: ConfigDict) -> None:
+    """Refuses a run whose config lacks fields: there is no telling what they would have been."""
+    known = configs.flatten(old)
+    lacking = [
+        name for name in configs.flatten(new) if name not in known and not name.startswith(_OPEN)
+    ]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise UsageError(
+            f"the run in {workdir} was begun with another version of nlip_jax or of its config: "
+            f"it has no config.{lacking[0]}{more}; go on with that version, or choose another "
+            "--workdir"
+        )
 
 
 @contextlib.contextmanager
@@ -120,9 +144,9 @@ def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[s
         return {}
     if not any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*")):
         return {}  # nothing was computed yet that another config could contradict
-    changes = configs.changed_fields(
-        json.loads(path.read_text()), json.loads(configs.to_json(config))
-    )
+    before = json.loads(path.read_text())
+    _check_fields(workdir, old=before, new=config)
+    changes = configs.changed_fields(before, json.loads(configs.to_json(config)))
     allowed = (*config.runtime, "total") if may_grow else tuple(config.runtime)
     for name, (old, new) in changes.items():
         if not configs.is_runtime(name, allowed):

@@ -45,8 +45,8 @@ class Running:
 
 
 @flax.struct.dataclass
-class Slope:
-    """What the backward pass needs of n rows: their normaliser, and the gradient of each sum."""
+class Cotangents:
+    """What the backward pass needs of n rows: their normaliser, and the cotangent of each sum."""
 
     normaliser: Array
     of_normaliser: Array
@@ -172,19 +172,21 @@ class Gradients:
     bias: Array
 
 
-def _weights(problem: Problem, slope: Slope, logits: Array, seen: Masks, *, axis: int) -> Array:
+def _weights(
+    problem: Problem, of_sums: Cotangents, logits: Array, seen: Masks, *, axis: int
+) -> Array:
     """The gradient of every logit, [r, c]."""
     counted, duplicate = seen
 
     def spread(value: Array) -> Array:
         return jnp.expand_dims(value, axis)
 
-    probability = problem.normaliser.probability(logits, spread(slope.normaliser))
-    weights = spread(slope.of_normaliser) * probability + spread(slope.of_total)
+    probability = problem.normaliser.probability(logits, spread(of_sums.normaliser))
+    weights = spread(of_sums.of_normaliser) * probability + spread(of_sums.of_total)
     if counted is not None:
         weights = jnp.where(counted, weights, 0.0)
     if duplicate is not None:
-        weights += jnp.where(duplicate, spread(slope.of_duplicate_total), 0.0)
+        weights += jnp.where(duplicate, spread(of_sums.of_duplicate_total), 0.0)
     return weights
 
 
@@ -194,8 +196,8 @@ def backward(
     columns: Part,
     affine: Affine,
     *,
-    row_slope: Slope,
-    column_slope: Slope | None,
+    of_row_sums: Cotangents,
+    of_column_sums: Cotangents | None,
     before: Gradients,
     tile: int,
 ) -> Gradients:
@@ -206,32 +208,31 @@ def backward(
         rows: [r].
         columns: [c].
         affine: from similarities to logits.
-        row_slope: [r].
-        column_slope: [c], None where the problem goes one way.
+        of_row_sums: [r].
+        of_column_sums: [c], None where the problem goes one way.
         before: gradients so far.
         tile: most rows and most columns of a tile.
     """
 
     counts = len(rows.place), len(columns.place)
     num_rows, num_columns = (_num_tiles(count, tile) for count in counts)
-    own = _cut(_fill_up(rows, (row_slope, before.rows), tile), num_rows)
-    others = _cut(_fill_up(columns, (column_slope, before.columns), tile), num_columns)
-    columns, (column_slope, of_columns) = others
+    own = _cut(_fill_up(rows, (of_row_sums, before.rows), tile), num_rows)
+    others = _cut(_fill_up(columns, (of_column_sums, before.columns), tile), num_columns)
+    columns, (of_column_sums, of_columns) = others
 
-    def along_rows(carry: tuple, own: tuple[Part, tuple[Slope, Array]]):
-        (of_columns, *scalars), (row, (row_slope, of_row)) = carry, own
+    def along_rows(carry: tuple, own: tuple[Part, tuple[Cotangents, Array]]):
+        (of_columns, *scalars), (row, (of_row_sums, of_row)) = carry, own
 
-        def along_columns(carry: tuple, other: tuple[Part, Slope | None, Array]):
-            (of_row, of_scale, of_bias), (column, column_slope, of_column) = carry, other
+        def along_columns(carry: tuple, other: tuple[Part, Cotangents | None, Array]):
+            (of_row, of_scale, of_bias), (column, of_column_sums, of_column) = carry, other
             found = _tile_gradients(
-                problem, row, column, affine, row_slope=row_slope, column_slope=column_slope
+                problem, row, column, affine, of_row_sums=of_row_sums, of_column_sums=of_column_sums
             )
-            of_row = of_row + found.rows.astype(of_row.dtype)
-            of_column = of_column + found.columns.astype(of_column.dtype)
-            return (of_row, of_scale + found.scale, of_bias + found.bias), of_column
+            scalars = of_scale + found.scale, of_bias + found.bias
+            return (of_row + found.rows, *scalars), of_column + found.columns
 
         (of_row, *scalars), of_columns = jax.lax.scan(
-            along_columns, (of_row, *scalars), (columns, column_slope, of_columns)
+            along_columns, (of_row, *scalars), (columns, of_column_sums, of_columns)
         )
         return (of_columns, *scalars), of_row
 
@@ -251,26 +252,28 @@ def _tile_gradients(
     column: Part,
     affine: Affine,
     *,
-    row_slope: Slope,
-    column_slope: Slope | None,
+    of_row_sums: Cotangents,
+    of_column_sums: Cotangents | None,
 ) -> Gradients:
     """The gradients that one tile of logits, computed again, leads back."""
 
     def similarity(row_features: Array, column_features: Array) -> Similarity:
-        return problem.similarity(row_features, column_features, row.side.mask, column.side.mask)
+        return problem.compare(row_features, column_features, row.side.mask, column.side.mask)
 
-    found, pull_back = jax.vjp(similarity, row.side.features, column.side.features)
+    # Gradients have the dtype of what they are of: in that of the sums, none is rounded.
+    features = [part.side.features.astype(sum_dtype(part.side)) for part in (row, column)]
+    found, pull_back = jax.vjp(similarity, *features)
     seen = masks(problem, row.side, column.side, row.place, column.place)
-    weights = _weights(problem, row_slope, affine(found.per_row), seen, axis=1)
-    per_row, slope, height = affine.scale * weights, weights * found.per_row, weights
+    weights = _weights(problem, of_row_sums, affine(found.per_row), seen, axis=1)
+    per_row, of_scale, of_bias = affine.scale * weights, weights * found.per_row, weights
     per_column = jnp.zeros_like(per_row)
-    if column_slope is not None:
-        weights = _weights(problem, column_slope, affine(found.per_column), seen, axis=0)
+    if of_column_sums is not None:
+        weights = _weights(problem, of_column_sums, affine(found.per_column), seen, axis=0)
         per_column = affine.scale * weights
-        slope, height = slope + weights * found.per_column, height + weights
+        of_scale, of_bias = of_scale + weights * found.per_column, of_bias + weights
     of_rows, of_columns = pull_back(found.replace(per_row=per_row, per_column=per_column))
     return Gradients(
-        rows=of_rows, columns=of_columns, scale=jnp.sum(slope), bias=jnp.sum(height)
+        rows=of_rows, columns=of_columns, scale=jnp.sum(of_scale), bias=jnp.sum(of_bias)
     )
 
 

@@ -99,7 +99,7 @@ def choose(
     engine = Engine(impl=how, mesh=mesh, tile=tile, dtype=dtype, duplicates=duplicates)
     cut = f" in tiles of {tile} x {tile}" if how in ("tiled", "ring") else ""
     taken = workspace_bytes(engine, shape)
-    reason = f"{how}{cut}, about {taken / 1e6:,.0f} MB a device ({why})"
+    reason = f"{how}{cut} ({why})"
     return Choice(engine=engine, reason=reason, bytes=taken)
 
 

@@ -4,7 +4,7 @@ import flax.struct
 import jax.numpy as jnp
 from jax import Array
 
-from nlip_jax.losses.engine import Engine, RowStatistics
+from nlip_jax.losses.engine import Engine, RowStatistics, valid_pairs
 from nlip_jax.losses.sides import Affine, Problem, Side
 from nlip_jax.losses.targets import Targets
 
@@ -50,11 +50,9 @@ def contrast(
     """
     statistics = engine.pairs(problem, images, texts, Affine(scale=scale, bias=bias))
     pair_loss = (targets(statistics[0]) + targets(statistics[1])) / 2
-    valid = [side.valid for side in (images, texts) if side.valid is not None]
-    if not valid:
+    valid = valid_pairs(images, texts)
+    if valid is None:
         return ContrastiveLoss(jnp.mean(pair_loss), pair_loss, *statistics)
-    kept = valid[0] if len(valid) == 1 else valid[0] & valid[1]
-    pair_loss = jnp.where(kept, pair_loss, 0.0)
-    return ContrastiveLoss(
-        jnp.sum(pair_loss) / jnp.maximum(jnp.sum(kept), 1), pair_loss, *statistics
-    )
+    pair_loss = jnp.where(valid, pair_loss, 0.0)
+    mean = jnp.sum(pair_loss) / jnp.maximum(jnp.sum(valid), 1)
+    return ContrastiveLoss(mean, pair_loss, *statistics)

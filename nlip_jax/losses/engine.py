@@ -23,7 +23,9 @@ from nlip_jax.losses.dense import dense_sums, row_sums
 from nlip_jax.losses.sides import Affine, Problem, Side, Sums, clean
 from nlip_jax.losses.tiled import tiled_sums
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# What features are rounded to where they are multiplied; float32 leaves them as they come, and does
+# not cut float64 down.
+DTYPES = {"float32": None, "bfloat16": "bfloat16"}
 DUPLICATES = ("negatives", "ignored", "positives")
 
 
@@ -83,10 +85,14 @@ class Engine:
             texts: [b].
             affine: from similarities to logits.
         """
-        problem = dataclasses.replace(problem, ignore_duplicates=self.duplicates == "ignored")
+        problem = dataclasses.replace(
+            problem,
+            ignore_duplicates=self.duplicates == "ignored",
+            both_ways=True,
+            dtype=DTYPES[self.dtype],
+        )
         count = len(images.features)
-        # A pair is valid as a whole.
-        valid = _both(images.valid, texts.valid)
+        valid = valid_pairs(images, texts)
         rows, columns = (self._prepare(side.replace(valid=valid)) for side in (images, texts))
         affine = _like(affine, rows)
         found = IMPLEMENTATIONS[self.impl](self)(problem, rows, columns, affine)
@@ -115,7 +121,7 @@ class Engine:
         """
         if queries.keys or candidates.keys:
             raise ValueError("keys are for pairs: a query's place says nothing of its candidate's")
-        problem = dataclasses.replace(problem, both_ways=False)
+        problem = dataclasses.replace(problem, both_ways=False, dtype=DTYPES[self.dtype])
         count = len(queries.features)
         valid = candidates.valid
         rows, columns = self._prepare(queries), self._prepare(candidates)
@@ -129,15 +135,9 @@ class Engine:
             problem, found, positive, candidates=num_candidates, count=count
         )
 
-    def _cast(self, side: Side) -> Side:
-        narrow = DTYPES[self.dtype]
-        if self.dtype == "float32" or side.features.dtype == narrow:
-            return side  # as they come: float64 is not cut down
-        return side.replace(features=side.features.astype(narrow))
-
     def _prepare(self, side: Side) -> Side:
         """Clean features, the rows filled up to a multiple of the devices."""
-        side = self._cast(clean(side))
+        side = clean(side)
         missing = -len(side.features) % (1 if self.mesh is None else self.mesh.size)
         if not missing:
             return side
@@ -169,10 +169,10 @@ class Engine:
         )
 
 
-def _both(a: Array | None, b: Array | None) -> Array | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a & b
+def valid_pairs(images: Side, texts: Side) -> Array | None:
+    """Pairs that count, [b] bool: both of their sides do; None where all of them count."""
+    known = [side.valid for side in (images, texts) if side.valid is not None]
+    return functools.reduce(jnp.logical_and, known) if known else None
 
 
 def _like(affine: Affine, rows: Side) -> Affine:

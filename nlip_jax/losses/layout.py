@@ -54,8 +54,10 @@ class Layout:
     # --- what follows is called on a device ---------------------------------------------------
 
     def own(self, side: Side) -> Part:
-        """This device's part of a side."""
+        """This device's part of a side, rounded before it is sent anywhere."""
         count = len(side.features)
+        if self.problem.dtype is not None:
+            side = side.replace(features=side.features.astype(self.problem.dtype))
         return Part(side=side, place=self.first(count) + jnp.arange(count, dtype=jnp.int32))
 
     def first(self, count: int) -> Array | int:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nlip_jax.losses import blocks
-from nlip_jax.losses.blocks import Gradients, Running, Slope
+from nlip_jax.losses.blocks import Cotangents, Gradients, Running
 from nlip_jax.losses.layout import Layout
 from nlip_jax.losses.sides import Affine, Side
 from nlip_jax.types import PyTree
@@ -76,7 +76,7 @@ def backward(
     layout: Layout,
     rows: Side,
     columns: Side,
-    slopes: list[Slope | None],
+    of_sums: list[Cotangents | None],
     affine: Affine,
 ) -> Gradients:
     """Gradients of this device's rows and columns; called on each device.
@@ -85,25 +85,25 @@ def backward(
         layout: problem, mesh and tile.
         rows: [r] of this device.
         columns: [c] of this device.
-        slopes: [r] and, None where the problem goes one way, [c].
+        of_sums: [r] and, None where the problem goes one way, [c].
         affine: from similarities to logits.
     """
-    row_slope, column_slope = slopes
+    of_row_sums, of_column_sums = of_sums
     own, start = layout.own(rows), blocks.no_gradients(rows, columns)
-    guests, ways = _depart(layout, (layout.own(columns), column_slope, start.columns))
+    guests, ways = _depart(layout, (layout.own(columns), of_column_sums, start.columns))
 
     def visit(_: int, carry: tuple[Gradients, list]) -> tuple[Gradients, list]:
         found, guests = carry
         sent = []
-        for (guest, guest_slope, of_guest), way in zip(guests, ways, strict=True):
-            ahead = _send(layout, (guest, guest_slope), way)
+        for (guest, of_guest_sums, of_guest), way in zip(guests, ways, strict=True):
+            ahead = _send(layout, (guest, of_guest_sums), way)
             after = blocks.backward(
                 layout.problem,
                 own,
                 guest,
                 affine,
-                row_slope=row_slope,
-                column_slope=guest_slope,
+                of_row_sums=of_row_sums,
+                of_column_sums=of_guest_sums,
                 before=found.replace(columns=of_guest),
                 tile=layout.tile,
             )

@@ -67,21 +67,27 @@ class Problem:
         normaliser: such as `normalisers.SOFTMAX`.
         ignore_duplicates: whether duplicates are left out of all sums but their own.
         both_ways: whether the columns look at the rows as well.
+        dtype: that features are rounded to where they are multiplied; None: as they come.
     """
 
     similarity: Callable[..., Similarity]
     normaliser: Normaliser
     ignore_duplicates: bool = False
     both_ways: bool = True
+    dtype: str | None = None
+
+    def compare(self, *sides: Array | None) -> Similarity:
+        """The similarity of features and masks."""
+        return self.similarity(*sides, dtype=self.dtype)
 
     def logits(self, rows: Side, columns: Side, affine: Affine) -> Similarity:
         """Every row against every column."""
-        found = self.similarity(rows.features, columns.features, rows.mask, columns.mask)
+        found = self.compare(rows.features, columns.features, rows.mask, columns.mask)
         return jax.tree.map(affine, found)
 
     def own_logits(self, rows: Side, columns: Side, affine: Affine) -> Similarity:
         """The logits of row i and column i, `[n]` each."""
-        found = aligned(self.similarity, rows.features, columns.features, rows.mask, columns.mask)
+        found = aligned(self.compare, rows.features, columns.features, rows.mask, columns.mask)
         return jax.tree.map(affine, found)
 
 

@@ -26,16 +26,64 @@ class Similarity:
     per_column: Array
 
 
-def _product(equation: str, a: Array, b: Array) -> Array:
-    # Features are multiplied as they come and summed in float32: bfloat16 features cost one pass of
-    # the matrix unit, float32 features keep their precision on devices that would round them.
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _product(equation: str, dtype: str | None, a: Array, b: Array) -> Array:
+    """A product of features, rounded to `dtype` if there is one, that is summed in float32."""
+    if dtype is not None:
+        a, b = a.astype(dtype), b.astype(dtype)
+    return _einsum(equation, a, b)
+
+
+def _einsum(equation: str, a: Array, b: Array) -> Array:
+    # bfloat16 costs one pass of the matrix unit; float32 keeps its precision on devices that would
+    # round it.
     wide = jnp.promote_types(jnp.promote_types(a.dtype, b.dtype), jnp.float32)
     return jnp.einsum(
         equation, a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=wide
     )
 
 
-def dot(rows: Array, columns: Array, row_mask: None = None, column_mask: None = None) -> Similarity:
+def _product_forward(equation: str, dtype: str | None, a: Array, b: Array):
+    return _product(equation, dtype, a, b), (a, b)
+
+
+def _product_backward(
+    equation: str, dtype: str | None, kept: tuple[Array, Array], cotangent: Array
+):
+    of_a, of_b, of_product = equation.replace("->", ",").split(",")
+    return tuple(
+        _times_cotangent(f"{of_product},{of_other}->{of_one}", dtype, cotangent, other).astype(
+            one.dtype
+        )
+        for one, other, of_one, of_other in (
+            (*kept, of_a, of_b),
+            (*kept[::-1], of_b, of_a),
+        )
+    )
+
+
+def _times_cotangent(equation: str, dtype: str | None, cotangent: Array, other: Array) -> Array:
+    if dtype is None:
+        return _einsum(equation, cotangent, other)
+    # The gradients of a row's positive and of its normaliser all but cancel, so rounded cotangents
+    # would not do. Rounded twice, the second time what the first left, they take two passes of the
+    # matrix unit where float32 takes six.
+    other, high = other.astype(dtype), cotangent.astype(dtype)
+    low = (cotangent - high.astype(cotangent.dtype)).astype(dtype)
+    return _einsum(equation, high, other) + _einsum(equation, low, other)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def dot(
+    rows: Array,
+    columns: Array,
+    row_mask: None = None,
+    column_mask: None = None,
+    *,
+    dtype: str | None = None,
+) -> Similarity:
     """Score by the dot product of embeddings (CLIP, arXiv 2103.00020).
 
     Args:
@@ -43,9 +91,10 @@ def dot(rows: Array, columns: Array, row_mask: None = None, column_mask: None = 
         columns: [c, d] L2-normalised, taken as they are.
         row_mask: pooled embeddings have none.
         column_mask: pooled embeddings have none.
+        dtype: that features are rounded to for the product; None: as they come.
     """
     del row_mask, column_mask
-    product = _product("id,jd->ij", rows, columns)
+    product = _product("id,jd->ij", dtype, rows, columns)
     return Similarity(per_row=product, per_column=product)
 
 
@@ -54,6 +103,8 @@ def token_max(
     columns: Array,
     row_mask: Array | None = None,
     column_mask: Array | None = None,
+    *,
+    dtype: str | None = None,
 ) -> Similarity:
     """Score by late interaction (FILIP, arXiv 2111.07783).
 
@@ -66,13 +117,14 @@ def token_max(
         columns: [c, l, d] L2-normalised tokens, taken as they are.
         row_mask: [r, p] bool, True on real tokens; all are real when left out.
         column_mask: [c, l] bool, True on real tokens; all are real when left out.
+        dtype: that tokens are rounded to for the product; None: as they come.
     """
     if row_mask is None:
         row_mask = jnp.ones(rows.shape[:2], bool)
     if column_mask is None:
         column_mask = jnp.ones(columns.shape[:2], bool)
     # No pair of tokens is laid out twice: [r, p, c, l] is how the product comes.
-    similarity = _product("ipd,jld->ipjl", rows, columns)
+    similarity = _product("ipd,jld->ipjl", dtype, rows, columns)
     row_mask, column_mask = row_mask[:, :, None, None], column_mask[None, None]
     return Similarity(
         per_row=_mean(_best(similarity, column_mask, 3), row_mask, column_mask, axes=(1, 3)),

@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from nlip_jax.losses import blocks, ring
-from nlip_jax.losses.blocks import Gradients, Running, Slope
+from nlip_jax.losses.blocks import Cotangents, Gradients, Running
 from nlip_jax.losses.layout import Layout
 from nlip_jax.losses.sides import Affine, Problem, Side, Sums
 
@@ -73,9 +73,9 @@ def _sums_backward(
     layout: Layout, walk: "_Walk", kept: tuple, cotangents: tuple[Sums, Sums | None]
 ):
     (features, affine, context), normalisers = kept
-    slopes = [
+    of_sums = [
         given
-        and Slope(
+        and Cotangents(
             normaliser=normaliser,
             of_normaliser=given.normaliser,
             of_total=given.total,
@@ -90,7 +90,7 @@ def _sums_backward(
         return found.replace(scale=found.scale[None], bias=found.bias[None])
 
     run = layout.on_each_device(on_device, num_split=3)
-    found = run(*_sides(features, context), slopes, affine)
+    found = run(*_sides(features, context), of_sums, affine)
     return (
         (found.rows.astype(features[0].dtype), found.columns.astype(features[1].dtype)),
         Affine(
@@ -142,18 +142,18 @@ def _backward(
     layout: Layout,
     rows: Side,
     columns: Side,
-    slopes: list[Slope | None],
+    of_sums: list[Cotangents | None],
     affine: Affine,
 ) -> Gradients:
-    row_slope, column_slope = slopes
-    every, column_slope = layout.gather((layout.own(columns), column_slope))
+    of_row_sums, of_column_sums = of_sums
+    every, of_column_sums = layout.gather((layout.own(columns), of_column_sums))
     found = blocks.backward(
         layout.problem,
         layout.own(rows),
         every,
         affine,
-        row_slope=row_slope,
-        column_slope=column_slope,
+        of_row_sums=of_row_sums,
+        of_column_sums=of_column_sums,
         before=blocks.no_gradients(rows, every.side),
         tile=layout.tile,
     )

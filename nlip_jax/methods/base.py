@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlip_jax.columns import ColumnVersion
+from nlip_jax.losses.choice import Choice
 from nlip_jax.models.dropout import example_keys
 from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
 
@@ -57,11 +58,13 @@ class Method:
       model: a linen module that maps (image, tokens, random keys [b] or None) to features. Beside
         "params" it may have collections such as "batch_stats", which it updates when mutable.
       frozen_statistics: those collections stay as they are in training.
+      choice: of the engine for its contrastive loss; None for a method without one.
       refresh_steps: steps at which an episode ends and `refresh` is called.
     """
 
     model: Any
     frozen_statistics: bool = False
+    choice: Choice | None = None
     refresh_steps: tuple[int, ...] = ()
 
     @property
@@ -121,6 +124,11 @@ class Method:
         how.
         """
         raise TypeError(f"{type(self).__name__} defines no pair_loss")
+
+    def pair_losses(self, params: PyTree, state: TrainState, batch: Batch) -> Array | None:
+        """The loss of each pair among its batch, `[b]`; None where a method does not tell it."""
+        del params, state, batch
+        return None
 
     def example_loss(
         self,

@@ -78,9 +78,23 @@ class Clip(Method):
         return targets.identity
 
     def contrast(
-        self, features: Features, batch: Batch, *, targets: Targets, scalars: dict[str, Array]
+        self,
+        features: Features,
+        batch: Batch,
+        *,
+        targets: Targets,
+        scalars: dict[str, Array],
+        engine: Engine | None = None,
     ) -> ContrastiveLoss:
-        """The loss of a global batch, both directions, pair by pair and in the mean."""
+        """The loss of a global batch, both directions, pair by pair and in the mean.
+
+        Args:
+          features: of `embed`.
+          batch: whose features they are.
+          targets: of the rows.
+          scalars: of the logits.
+          engine: another one than the method's own.
+        """
         images, texts = self.similarity.images(features), self.similarity.texts(features)
         if self.similarity.uses_tokens:
             images, texts = keep_best_tokens(
@@ -90,7 +104,7 @@ class Clip(Method):
             keys = image_keys(batch["image_id"]), caption_keys(batch["tokens"])
             images, texts = images.replace(keys=keys), texts.replace(keys=keys)
         return contrast(
-            self.engine,
+            engine or self.engine,
             Problem(similarity=self.similarity.compare, normaliser=self.normaliser),
             images,
             texts,

@@ -61,18 +61,25 @@ class Nlip(Clip):
     def pair_loss(
         self, params: PyTree, features: Features, state: TrainState, batch: Batch
     ) -> LossOutput:
-        """Softmax contrast against the softened targets."""
+        """Contrast against the softened targets."""
         output = super().pair_loss(params, features, state, batch)
         return output.replace(
             metrics=output.metrics | {"noise_prob": jnp.mean(batch["noise_prob"])}
         )
 
     def plain_pair_loss(self, state: TrainState, batch: Batch) -> Array:
-        """The loss of each pair, [b], with one-hot targets: what the mixture is fitted to."""
+        """The loss of each pair, [b], with one-hot targets: what the mixture is fitted to.
+
+        Duplicates that are positives are left out here: a pair that has to share its probability
+        with others in its batch would look as noisy as one that is wrong.
+        """
+        engine = self.engine
+        if engine.duplicates == "positives":
+            engine = dataclasses.replace(engine, duplicates="ignored")
         features = self.embed(state.params, state, batch, rng=None).features
         scalars = self.scalars(state.params)
         return self.contrast(
-            features, batch, targets=targets.identity, scalars=scalars
+            features, batch, targets=targets.identity, scalars=scalars, engine=engine
         ).pair_loss
 
     def refresh(self, state: TrainState, episode: Episode) -> TrainState:

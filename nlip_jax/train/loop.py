@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -87,7 +87,9 @@ class Trainer:
       log: of this process, None on all but the first.
       peak_rate: examples/s at the peak of all devices; None where it is not known.
       trace: of which steps one is made; None for none.
-      spikes: of this run; None where nobody looks for them.
+      spikes: of this run; None where nobody takes them down.
+      stops_at_non_finite: whether a loss or a gradient that is not finite ends the run; False where
+        the step leaves such updates out.
     """
 
     method: Method
@@ -107,6 +109,7 @@ class Trainer:
     peak_rate: float | None = None
     trace: Trace | None = None
     spikes: SpikeLog | None = None
+    stops_at_non_finite: bool = True
 
 
 def train(trainer: Trainer, state: TrainState) -> TrainState:
@@ -140,7 +143,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
         contextlib.closing(profiler),
     ):
         columns = trainer.columns(episode)
-        recent: list[tuple[int, dict]] = []  # metrics on the devices since the last log
+        recent: list[_Done] = []  # steps since the last log, their metrics on the devices
         progress.start(step)
         phases.enter("train", step=step)
         while True:
@@ -190,9 +193,9 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
                 state, metrics = trainer.step(state, batch)
             devices.follow(metrics)
             step += 1
-            recent.append((step, metrics))
+            recent.append(_Done(step, metrics, rows.ids))
             if len(recent) > _MAX_AHEAD:
-                jax.block_until_ready(recent[-1 - _MAX_AHEAD])
+                jax.block_until_ready(recent[-1 - _MAX_AHEAD][:2])
 
             # --- log ------------------------------------------------------------------------------
             log_due = _every(plan.log_every, step) or step == plan.total
@@ -245,19 +248,31 @@ def join_columns(
     return batch
 
 
+class _Done(NamedTuple):
+    """A step, its metrics and the examples of this process's rows."""
+
+    step: int
+    metrics: dict
+    example_ids: np.ndarray
+
+
 def _fetch(
-    trainer: Trainer, recent: list[tuple[int, dict]], *, say: Callable[[str], None]
+    trainer: Trainer, recent: list[_Done], *, say: Callable[[str], None]
 ) -> dict[str, float]:
     """Metrics of the newest step, if any, after a look for spikes in all of them."""
-    fetched = jax.device_get([metrics for _, metrics in recent])
-    for (step, _), metrics in zip(recent, fetched, strict=True):
-        episode = trainer.plan.episode(step - 1)
-        if trainer.spikes is not None and (
-            found := trainer.spikes.add(step, metrics, episode=episode)
-        ):
-            say(found)
-        if trainer.spikes is None or not trainer.spikes.policy.skips:
-            _check_finite(step, metrics, trainer.checkpointer)
+    fetched = jax.device_get([done.metrics for done in recent])
+    for done, metrics in zip(recent, fetched, strict=True):
+        if trainer.spikes is not None:
+            found = trainer.spikes.add(
+                done.step,
+                metrics,
+                episode=trainer.plan.episode(done.step - 1),
+                example_ids=done.example_ids,
+            )
+            if found:
+                say(found)
+        if trainer.stops_at_non_finite:
+            _check_finite(done.step, metrics, trainer.checkpointer)
     if trainer.spikes is not None:
         trainer.checkpointer.keep_before(trainer.spikes.newest)
     newest = fetched[-1] if fetched else {}

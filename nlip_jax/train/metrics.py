@@ -10,7 +10,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from nlip_jax.data.pipeline import Reading
-from nlip_jax.files import write_atomically
+from nlip_jax.files import json_text, write_atomically
 from nlip_jax.train import stalls
 
 
@@ -35,7 +35,7 @@ class MetricsLog:
             if line["step"] < resume_step
             or (line["step"] == resume_step and "train/loss" in line)
         ]
-        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write_atomically(self.path, "".join(json_text(line) + "\n" for line in kept).encode())
         self._file = self.path.open("a")
         self._events = (
             SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
@@ -44,12 +44,13 @@ class MetricsLog:
         )
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line, and one TensorBoard scalar for each value."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """One line, and one TensorBoard scalar for each value that is finite."""
+        self._file.write(json_text({"step": step, **values}) + "\n")
         self._file.flush()
         if self._events is not None:
             for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+                if math.isfinite(value):
+                    self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes both."""
@@ -59,15 +60,19 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The complete lines of a metrics.jsonl; a line that was cut off by a kill is left out."""
+    """The complete lines of a metrics.jsonl; a line that was cut off by a kill is left out.
+
+    What was no finite number is NaN again.
+    """
     if not path.exists():
         return []
     lines = []
     for text in path.read_text().splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             continue
+        lines.append({name: math.nan if x is None else x for name, x in line.items()})
     return lines
 
 

@@ -1,7 +1,5 @@
 """What a run writes down of its spikes: `spikes.jsonl`, and a line on the terminal."""
 
-import dataclasses
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nlip_jax.data.order import Stream
+from nlip_jax import sharding
 from nlip_jax.errors import RunError
-from nlip_jax.files import write_atomically
+from nlip_jax.files import json_text, write_atomically
 from nlip_jax.train.metrics import read_metrics
 from nlip_jax.train.spikes import SpikePolicy
 
@@ -28,35 +26,45 @@ class SpikeLog:
     Args:
       workdir: of the run.
       policy: what is done about spikes.
-      order: of the training examples.
+      rows: which rows of the global batch this process holds.
+      batch_size: global.
       resume_step: lines of later steps are dropped.
       writes: whether this process writes the file.
     """
 
     def __init__(
-        self, workdir: Path, *, policy: SpikePolicy, order: Stream, resume_step: int, writes: bool
+        self,
+        workdir: Path,
+        *,
+        policy: SpikePolicy,
+        rows: np.ndarray,
+        batch_size: int,
+        resume_step: int,
+        writes: bool,
     ) -> None:
         self.path, self.policy, self._writes = workdir / FILE, policy, writes
-        # Not only the rows of this process: the order of all follows from seed and step.
-        self._order = dataclasses.replace(order, rows=np.arange(order.batch_size))
+        self._rows, self._batch_size = rows, batch_size
         lines = read_metrics(self.path)
         kept = [line for line in lines if line["step"] <= resume_step]
         self._steps = [line["step"] for line in kept]
         if writes and lines:
-            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_atomically(self.path, "".join(json_text(line) + "\n" for line in kept).encode())
 
     @property
     def newest(self) -> tuple[int, ...]:
         """Steps of the newest spikes, whose replay should start from a checkpoint nearby."""
         return tuple(self._steps[-_KEPT:])
 
-    def add(self, step: int, metrics: Mapping[str, float], *, episode: int) -> str:
-        """Takes down a step, if it is a spike.
+    def add(
+        self, step: int, metrics: Mapping[str, float], *, episode: int, example_ids: np.ndarray
+    ) -> str:
+        """Takes down a step, if it is a spike; all processes call it.
 
         Args:
           step: number of the step, from 1.
           metrics: what the compiled step told of it.
           episode: whose columns it has seen.
+          example_ids: of this process's rows of the batch, as they were read.
 
         Returns:
           A line to print; empty if it is none.
@@ -68,14 +76,15 @@ class SpikeLog:
             return ""
         action = "skipped" if self.policy.skips else "recorded"
         self._steps.append(step)
+        ids = sharding.rows_of_all(example_ids, rows=self._rows, batch_size=self._batch_size)
         if self._writes:
             line = self._describe(step, metrics) | {
                 "episode": episode,
                 "action": action,
-                "example_ids": self._order.block(step - 1).ids.tolist(),
+                "example_ids": ids.tolist(),
             }
             with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json_text(line) + "\n")
         in_a_row = int(metrics.get("skipped_in_a_row", 0))
         if in_a_row > self.policy.max_skipped:
             raise RunError(

@@ -136,3 +136,25 @@ def test_what_a_run_has_lost(finished, command, tmp_path):
     (workdir / "data.json").write_text(json.dumps(description))
     code, _, err = command("replay", f"--workdir={workdir}", "--step=7")
     assert code == 2 and "changed: fingerprint was 'other'" in err
+
+
+def test_a_step_after_one_that_is_not_finite(command, tiny, tmp_path):
+    workdir = tmp_path / "w"
+    code, _, err = command(
+        "train",
+        *tiny,
+        f"--workdir={workdir}",
+        "--config.method=clip",
+        "--config.optimizer.learning_rate=1e30",
+        "--config.optimizer.clip_norm=0.0",
+        "--config.schedule.warmup=0 steps",
+        "--config.total=6 steps",
+        "--config.spikes.action=skip",
+        "--config.report.enabled=False",
+    )
+    assert code == 0, err
+    text = (workdir / "spikes.jsonl").read_text() + (workdir / "metrics.jsonl").read_text()
+    assert "null" in text and "NaN" not in text  # JSON has no word for it
+    code, out, err = command("replay", f"--workdir={workdir}", "--step=6")
+    assert code == 0, err
+    assert "bit for bit" in out

@@ -42,7 +42,7 @@ def test_memory_by_what_it_holds():
         "on each device: parameters 1 MB, optimizer 2 MB, activations and gradients 1.23 GB"
     )
     line = run_header.memory_line(made, compiled_with(stats), loss_bytes=3_000_000)
-    assert line.endswith("activations and gradients 1.23 GB, of which the loss 3 MB")
+    assert line.endswith("activations and gradients 1.23 GB, the loss, among these, about 3 MB")
     assert "gradients unknown" in run_header.memory_line(made, compiled_with(None))
 
 

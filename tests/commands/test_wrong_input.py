@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import base
 from nlip_jax.commands import train_command
+from nlip_jax.config import to_json
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +42,10 @@ def make_tar(path, *, caption=b"a red circle", count=3):
     [
         ("--config.nothing=1", ["config.nothing", "configs/base.py"]),
         ("--config.data.nothing=1", ["config.data.nothing"]),
-        ("--config.method=blip", ["blip", "clip, nlip"]),
+        ("--config.method=blip", ["blip", "choose one of clip"]),
         ("--config.method=no.such:thing", ["no.such"]),
+        ("--config.mesh.rules=(1, 2)", ["1 is not of the form", "REGEX -> STRATEGY"]),
+        ("--config.compilation_cache=", ["compilation_cache=''", "auto or none"]),
         ("--config.batch_size=20", ["20", "8 devices", "multiple of 8"]),
         ("--config.batch_size=many", ["batch_size", "many"]),
         ("--config.evaluation.batch_size=20", ["evaluation.batch_size"]),
@@ -159,9 +163,23 @@ def test_sampled_captions_have_no_noise_probability(command, tiny, tmp_path):
 
 def test_a_folder_that_holds_another_run(command, tiny, tmp_path):
     (tmp_path / "w" / "checkpoints" / "4").mkdir(parents=True)
-    (tmp_path / "w" / "config.json").write_text(json.dumps({"seed": 1}))
+    (tmp_path / "w" / "config.json").write_text(to_json(base.get_config()))
     code, _, err = command("train", *tiny, f"--workdir={tmp_path / 'w'}")
-    assert code == 2 and "config.seed=1" in err and "--workdir" in err
+    assert code == 2 and "config.batch_size=256, now it is 24" in err and "--workdir" in err
+
+
+def test_a_folder_of_another_version(command, tiny, tmp_path):
+    (tmp_path / "w" / "checkpoints" / "4").mkdir(parents=True)
+    older = json.loads(to_json(base.get_config()))
+    del older["align"]
+    (tmp_path / "w" / "config.json").write_text(json.dumps(older))
+    (tmp_path / "w" / "data.json").write_text("{}")
+    for argv in (["train", *tiny], ["replay", "--step=2"]):
+        code, _, err = command(*argv, f"--workdir={tmp_path / 'w'}")
+        assert code == 2 and "another version" in err and "config.align.label_smoothing" in err
+    (tmp_path / "w" / "config.json").write_text("{")
+    code, _, err = command("replay", "--step=2", f"--workdir={tmp_path / 'w'}")
+    assert code == 2 and "is damaged" in err
 
 
 def test_a_folder_that_holds_something_else(command, tiny, tmp_path):

@@ -198,7 +198,9 @@ def test_bfloat16_rounds_the_features_and_nothing_else(impl):
     np.testing.assert_allclose(of_scale, right_scale, rtol=1e-5)
     for gradient, correct in zip(of_features, right, strict=True):
         error = np.linalg.norm(gradient - correct) / np.linalg.norm(correct)
-        assert error < 2**-8, error  # gradients of bfloat16 features are rounded as well
+        # Cotangents are rounded twice, so hardly: where a pair's positive all but cancels what its
+        # normaliser says, one bfloat16 would leave nothing.
+        assert error < 2**-14, error
 
 
 def test_float32_features_are_not_rounded():

@@ -99,6 +99,17 @@ def test_the_loss_pass_sees_the_plain_loss(normaliser):
     np.testing.assert_allclose(losses.mean(), plainly.loss, rtol=1e-6)
 
 
+def test_a_pair_that_is_there_twice_is_not_noisy_for_that():
+    """Where duplicates are positives the loss pass leaves them out: they would share a row's 1."""
+    batch = rows([0, 0, 1, 2, 3, 4]) | {"image_id": np.array([0, 0, 1, 2, 3, 4], np.int32)}
+    params = params_of(tiny.nlip())
+    passes = {}
+    for duplicates in ("ignored", "positives"):
+        method = tiny.nlip(choice=plain.choice(duplicates=duplicates))
+        passes[duplicates] = jax.jit(method.plain_pair_loss)(state_of(method, params), batch)
+    np.testing.assert_array_equal(passes["positives"], passes["ignored"])
+
+
 # --- refresh --------------------------------------------------------------------------------------
 
 

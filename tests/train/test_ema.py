@@ -108,3 +108,9 @@ def test_without_an_average_the_parameters_are_used():
     state, _ = step(factory.create(), batch_on(mesh_of(1), 0))
     assert state.ema_params is None
     assert ema.with_average(state) is state
+
+
+def test_a_slow_average_moves_as_slowly_as_it_should():
+    zero, one = jnp.zeros(()), jnp.ones(())
+    moved = ema.update(zero, one, num_updates=jnp.int32(2**30), decay=0.999999)
+    np.testing.assert_allclose(moved, 1e-6, rtol=1e-6)

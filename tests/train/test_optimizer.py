@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
+from configs import base
 from nlip_jax.errors import UsageError
 from nlip_jax.train.optimizer import decay_mask, make_optimizer
 
@@ -93,3 +95,18 @@ def test_adafactor_factors_the_moments_of_large_matrices():
 def test_an_unknown_optimizer():
     with pytest.raises(UsageError, match=r"optimizer\.name='sgd'.*adamw, lamb, adafactor"):
         make_optimizer(name="sgd", schedule=CONSTANT)
+
+
+def test_nothing_that_is_no_matrix_decays_by_default():
+    """Temperature, bias of the logits, norms, positions: all that ViTs and CLIP leave alone."""
+    model = tiny.dual_encoder(token_features=True).clone(logit_bias_init=-10.0)
+    model = model.clone(image=model.image.clone(pool="map"))
+    batch = tiny.rows(range(2))
+    image = jnp.zeros((2, tiny.SIZE, tiny.SIZE, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), image, batch["tokens"])["params"]
+    mask = decay_mask(params, no_decay=tuple(base.get_config().optimizer.no_decay))
+    for (path, decays), leaf in zip(
+        jax.tree_util.tree_leaves_with_path(mask), jax.tree.leaves(params), strict=True
+    ):
+        matrix = path[-1].key in ("kernel", "embedding")
+        assert decays == matrix, (path, leaf.shape)

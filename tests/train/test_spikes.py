@@ -95,7 +95,12 @@ class Run:
         checkpointer = Checkpointer(self.workdir / "checkpoints", keep=self.keep)
         latest = checkpointer.latest_step()
         log = SpikeLog(
-            self.workdir, policy=self.policy, order=ORDER, resume_step=latest or 0, writes=True
+            self.workdir,
+            policy=self.policy,
+            rows=ORDER.rows,
+            batch_size=ORDER.batch_size,
+            resume_step=latest or 0,
+            writes=True,
         )
         trainer = Trainer(
             method=Regression(refresh_steps=self.plan.refresh_steps),
@@ -115,6 +120,7 @@ class Run:
             evaluate=None,
             log=MetricsLog(self.workdir, resume_step=latest or 0, tensorboard=False),
             spikes=None if self.policy is None else log,
+            stops_at_non_finite=self.policy is None or not self.policy.skips,
         )
         try:
             if latest is None:
