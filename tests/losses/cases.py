@@ -35,7 +35,6 @@ compiled = functools.partial(
     static_argnames="case",
     compiler_options={
         "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
         "xla_llvm_disable_expensive_passes": True,
     },
 )
