@@ -35,22 +35,21 @@ def clip_of(similarity, normaliser):
 @pytest.mark.parametrize("normaliser", NORMALISERS)
 @pytest.mark.parametrize("form", FORMS)
 def test_without_noise_it_is_clip(form, normaliser, similarity):
-    """Bit for bit, but for the sigmoid's mixture; XLA may fuse gradients' sums in another order."""
+    """To roundings: XLA may fuse the sums of two programs in two orders, as jax 0.12 does."""
     batch = rows(range(16))
     method = tiny.nlip(similarity, form=form, normaliser=normaliser)
     params = params_of(method)
     (plainly, _), gradient = outputs_and_gradient(clip_of(similarity, normaliser), params, batch)
     unknown = batch | {"noise_prob": np.zeros(16, np.float32)}
     (adaptive, _), adaptive_gradient = outputs_and_gradient(method, params, unknown)
-    exact = (normaliser, form) != ("sigmoid", "mixture_likelihood")
-    np.testing.assert_allclose(adaptive.loss, plainly.loss, rtol=0 if exact else 1e-6)
+    np.testing.assert_allclose(adaptive.loss, plainly.loss, rtol=1e-6)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, adaptive_gradient, gradient)
     assert adaptive.metrics["noise_prob"] == 0.0
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_without_noise_the_gradient_of_the_features_is_clips_bit_for_bit(form):
+def test_without_noise_loss_and_gradient_of_the_features_are_clips_bit_for_bit(form):
     """Operation by operation, before XLA fuses anything."""
     rng = np.random.default_rng(0)
     features = {name: jnp.asarray(rng.normal(size=(8, 4)), jnp.float32) for name in (
@@ -63,8 +62,8 @@ def test_without_noise_the_gradient_of_the_features_is_clips_bit_for_bit(form):
         return method.contrast(features, batch, targets=wanted, scalars=scalars).loss
 
     with jax.disable_jit():
-        adaptive = jax.grad(loss)(features, tiny.nlip(form=form))
-        plainly = jax.grad(loss)(features, tiny.clip())
+        adaptive = jax.value_and_grad(loss)(features, tiny.nlip(form=form))
+        plainly = jax.value_and_grad(loss)(features, tiny.clip())
     jax.tree.map(np.testing.assert_array_equal, adaptive, plainly)
 
 
