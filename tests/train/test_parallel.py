@@ -105,7 +105,9 @@ def test_every_mesh_trains_the_same(mesh):
     assert losses[-1] < losses[0] - 0.1
     found, others = trained_on(mesh)
     np.testing.assert_allclose(found, losses, rtol=1e-5)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), others, params)
+    # Of each value, or of 1 where it is smaller: some parameters are larger than that.
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, others, params)
 
 
 # --- the traffic ----------------------------------------------------------------------------------
