@@ -6,6 +6,8 @@ A duration is text: "2000 steps", "30 epochs", "1e9 examples" or "10 %" (of `tot
 
 from ml_collections import ConfigDict
 
+from configs.evaluators import KINDS
+
 # Fields that may differ when a run goes on in the same workdir: they change how the work is done,
 # not what is computed. `total` may grow too where the schedule does not depend on it.
 RUNTIME = (
@@ -95,6 +97,15 @@ def folder_source() -> ConfigDict:
     c = indexed_source()
     c.root = ""  # folder of the images; empty: that of the file
     c.splits = ()  # only images whose record has one of these as "split"; empty: all
+    c.language = ""  # captions under this name of a record, as in Crossmodal-3600; empty: the one
+    return c
+
+
+def lines_source() -> ConfigDict:
+    """Texts with a caption a line; the images are on the lines of a list, as Multi30K has them."""
+    c = indexed_source()
+    c.images = ""  # that list: line i names the image of caption i
+    c.root = ""  # folder of the images; empty: that of the list
     return c
 
 
@@ -130,24 +141,6 @@ def mixture_part(source: str, spec: ConfigDict, *, weight: float) -> ConfigDict:
     return ConfigDict({"source": source, source: spec, "weight": weight})
 
 
-def retrieval_set(source: str, spec: ConfigDict) -> ConfigDict:
-    """A captioned set to retrieve from, for `evaluators.retrieval`."""
-    return ConfigDict({"source": source, source: spec})
-
-
-def class_scenes() -> ConfigDict:
-    """Procedural scenes of one object each, for `evaluators.zero_shot`."""
-    c = ConfigDict()
-    c.source = "class_scenes"  # where the labelled images come from
-    c.class_scenes = ConfigDict()
-    c.class_scenes.images_per_class = 10
-    c.class_scenes.split = "validation"
-    c.class_scenes.seed = 0
-    c.class_scenes.image_size = 32
-    c.ensemble = "embeddings"  # embeddings | similarities | none: how templates are combined
-    return c
-
-
 def get_config(arg: str | None = None) -> ConfigDict:
     """The defaults of every field."""
     if arg:
@@ -161,8 +154,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     # --- data -----------------------------------------------------------------------------------
     c.data = ConfigDict()
-    # synthetic | tar | array_record | parquet | table | folder | labelled | labelled_folder |
-    # tfds | mixture
+    # synthetic | tar | array_record | parquet | table | folder | lines | labelled |
+    # labelled_folder | tfds | mixture
     c.data.source = "synthetic"  # which of the blocks below is read
     c.data.synthetic = synthetic_source()
     c.data.tar = tar_source()
@@ -170,6 +163,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.data.parquet = parquet_source()
     c.data.table = table_source()
     c.data.folder = folder_source()
+    c.data.lines = lines_source()
     c.data.labelled = labelled_source()
     c.data.labelled_folder = labelled_folder_source()
     c.data.tfds = tfds_source()
@@ -354,15 +348,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     c.evaluation = ConfigDict()
     c.evaluation.every = "0 steps"  # during training; 0: at the end only
-    c.evaluation.batch_size = 256
+    # Resamplings behind the 95 % intervals of the final results, NAME_low and NAME_high; 0: none
+    c.evaluation.bootstrap = 1000
+    # Images or texts that a device embeds at a time. The same number gives the same bits on any
+    # number of devices; another one, other roundings.
+    c.evaluation.rows_per_device = 32
 
-    # Sets by evaluator: results are named KIND/SET/METRIC. A set names its source like `data` does.
+    # Sets by kind: c.evaluators.KIND.SET = evaluators.KIND(...), see configs/evaluators.py.
     c.evaluators = ConfigDict()
-    c.evaluators.zero_shot = ConfigDict()
-    c.evaluators.retrieval = ConfigDict()
+    for kind in KINDS:
+        c.evaluators[kind] = ConfigDict()
 
     c.report = ConfigDict()
-    c.report.enabled = True  # write report.html
+    c.report.enabled = True  # write report.html and evaluation.html
 
     c.runtime = RUNTIME
     # A misspelt field is an error; what takes names of your own stays open.

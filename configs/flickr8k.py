@@ -9,7 +9,7 @@ about a quarter of an hour; `:FOLDER,size=S/16` is a ViT-S/16 at 112 pixels for 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, evaluators
 from nlip_jax.models.sizes import variant
 
 SIZES = ("tiny", "S/16")
@@ -58,5 +58,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     held_out = base.tar_source()
     held_out.update({"shards": f"{folder}/val/*.tar", "caption_key": "json:captions"})
-    c.evaluators.retrieval.flickr8k = base.retrieval_set("tar", held_out)
+    c.evaluators.retrieval.flickr8k = evaluators.retrieval("tar", held_out)
     return c

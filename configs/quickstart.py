@@ -8,7 +8,7 @@ The second line trains CLIP on the same noisy pairs, for comparison.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, evaluators
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -41,10 +41,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.checkpoint.every = "500 steps"
     c.log.every = "50 steps"
 
-    c.evaluators.zero_shot.scenes = base.class_scenes()
+    c.evaluators.zero_shot.scenes = evaluators.zero_shot("class_scenes", evaluators.class_scenes())
     if c.method == "filip":  # there is no one embedding to average
         c.evaluators.zero_shot.scenes.ensemble = "similarities"
     held_out = base.synthetic_source()
     held_out.update({"num_examples": 1000, "split": "validation"})
-    c.evaluators.retrieval.scenes = base.retrieval_set("synthetic", held_out)
+    c.evaluators.retrieval.scenes = evaluators.retrieval("synthetic", held_out)
     return c

@@ -53,6 +53,10 @@ class _Preserved:
         return [step in kept for step in steps]
 
 
+# What Orbax raises for a checkpoint that is damaged, gone or of another structure.
+_UNREADABLE = (ValueError, KeyError, OSError, TypeError)
+
+
 class Checkpointer:
     """Writes and reads the checkpoints of one workdir.
 
@@ -114,16 +118,12 @@ class Checkpointer:
                     state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()
                 ),
             )
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except _UNREADABLE as error:
             raise RunError(
-                f"checkpoint {step} in {self.directory} cannot be restored ({reason}); "
+                f"{_cannot_restore(self.directory, step, error)}; "
                 f"remove the folder {self.directory / str(step)} to go on from an earlier one"
             ) from error
-        # Orbax may hand back arrays on the host or on other devices than asked for; the compiled
-        # step accepts exactly one placement.
-        state = jax.tree.map(lambda a, s: jax.device_put(a, s.sharding), restored.state, abstract)
-        return Restored(state=state, meta=restored.meta)
+        return Restored(state=_place(restored.state, abstract), meta=restored.meta)
 
     def wait(self) -> None:
         """Returns when the save in the background is on disk."""
@@ -132,3 +132,65 @@ class Checkpointer:
     def close(self) -> None:
         """Waits for a save and lets go of the background threads."""
         self._manager.close()
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """Steps of the complete checkpoints of a workdir, ascending; empty where there are none.
+
+    Args:
+      directory: of the checkpoints, in which another process may be at work.
+    """
+    found = Path(directory).iterdir() if Path(directory).is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdecimal())
+
+
+def restore_part(directory: Path, step: int, *, abstract: dict[str, PyTree]) -> dict[str, PyTree]:
+    """Reads some of the fields of the state in a checkpoint, and no byte of the others.
+
+    Args:
+      directory: of the checkpoints, in which another process may be at work.
+      step: one of the saved steps.
+      abstract: field of the state -> pytree of ShapeDtypeStructs with the shardings that are
+        wanted, on any mesh.
+
+    Raises:
+      RunError: the checkpoint is gone, damaged, or has not these fields.
+    """
+    directory = Path(directory).resolve()
+    options = ocp.CheckpointManagerOptions(
+        cleanup_tmp_directories=False, create=False, enable_async_checkpointing=False
+    )
+    # A manager of its own: one has only one way to read an item.
+    try:
+        with ocp.CheckpointManager(directory, options=options) as manager:
+            part = ocp.args.PyTreeRestore(
+                item=abstract,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                partial_restore=True,
+            )
+            state = manager.restore(step, args=ocp.args.Composite(state=part)).state
+        _check_found(state, abstract)
+    except Exception as error:  # what fails while files vanish has no class of its own
+        raise RunError(_cannot_restore(directory, step, error)) from error
+    return _place(state, abstract)
+
+
+def _cannot_restore(directory: Path, step: int, error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # unquoted
+    reason = (str(text).strip() or type(error).__name__).splitlines()[0]
+    return f"checkpoint {step} in {directory} cannot be restored ({reason})"
+
+
+def _check_found(state: PyTree, abstract: PyTree) -> None:
+    """Unlike a restore of all, one of a part hands back what it was asked with for what is not."""
+    for (path, _), found in zip(
+        jax.tree_util.tree_leaves_with_path(abstract), jax.tree.leaves(state), strict=True
+    ):
+        if not isinstance(found, jax.Array):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise KeyError(f"it has no {name}")
+
+
+def _place(state: PyTree, abstract: PyTree) -> PyTree:
+    """Arrays where they were asked for: Orbax may leave them on the host or on other devices."""
+    return jax.tree.map(lambda a, s: jax.device_put(a, s.sharding), state, abstract)

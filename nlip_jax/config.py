@@ -88,7 +88,32 @@ def parse_command_line(
       UsageError: anything unknown, unreadable or of a wrong type.
     """
     file, settings = _take_config(argv, command=command)
-    config = read_config(file)
+    return parse_settings(
+        settings, config=read_config(file), command=command, extra_flags=extra_flags
+    )
+
+
+def parse_settings(
+    settings: list[str],
+    *,
+    config: ConfigDict,
+    command: str,
+    extra_flags: dict[str, str] | None = None,
+) -> tuple[ConfigDict, dict[str, str]]:
+    """Reads `--config.a.b=value` and a command's own text flags, over a config that is there.
+
+    Args:
+      settings: arguments after the command's name, without --config itself.
+      config: that is changed.
+      command: for messages.
+      extra_flags: as of `parse_command_line`.
+
+    Returns:
+      The config and the values of the extra flags.
+
+    Raises:
+      UsageError: anything unknown, unreadable or of a wrong type.
+    """
     _check_fields(settings, config)
     values = flags.FlagValues()
     for name, text in (extra_flags or {}).items():
@@ -170,15 +195,23 @@ def config_argument(argv: list[str], *, command: str) -> str:
     return _take_config(argv, command=command)[0]
 
 
-def _take_config(argv: list[str], *, command: str) -> tuple[str, list[str]]:
-    """The value of --config, and the other arguments."""
+def take_flag(argv: list[str], flag: str) -> tuple[str, list[str]]:
+    """The value of --flag=VALUE or --flag VALUE, empty without one, and the other arguments."""
     for i, argument in enumerate(argv):
         name, equals, value = argument.partition("=")
-        if name in ("-config", "--config"):
+        if name in (f"-{flag}", f"--{flag}"):
             used = 1 if equals else 2
             value = value if equals else "".join(argv[i + 1 : i + 2])
             if value:
                 return value, argv[:i] + argv[i + used :]
+    return "", argv
+
+
+def _take_config(argv: list[str], *, command: str) -> tuple[str, list[str]]:
+    """The value of --config, and the other arguments."""
+    value, others = take_flag(argv, "config")
+    if value:
+        return value, others
     raise UsageError(
         f"{command} needs --config=FILE, such as --config=configs/quickstart.py; "
         f"`python -m nlip_jax {command} --help` lists the rest"

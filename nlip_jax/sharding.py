@@ -7,6 +7,7 @@ every mesh. Which parameter is split how: `placement`.
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -120,6 +121,11 @@ def by_row(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def num_row_shards(mesh: Mesh) -> int:
+    """Parts that a batch is split into by row."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def check_batch(batch_size: int, mesh: Mesh, *, field: str) -> None:
     """Refuses a batch that the devices cannot share equally.
 
@@ -165,6 +171,12 @@ def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
         name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
         for name, value in batch.items()
     }
+
+
+def from_all_hosts(values: np.ndarray, sharding: NamedSharding) -> Array:
+    """A global array from a host array that all processes have."""
+    values = np.asarray(values)
+    return jax.make_array_from_callback(values.shape, sharding, lambda place: values[place])
 
 
 def to_host(array: Array) -> np.ndarray:

@@ -191,3 +191,56 @@ def em_update(x, mean, variance, weight, reg_covar):
     mean = (share * x[:, None]).sum(axis=0) / size
     variance = (share * (x[:, None] - mean) ** 2).sum(axis=0) / size + reg_covar
     return mean, variance, size / len(x)
+
+
+def lloyd(x, centroids, num_iterations):
+    """k-means: labels, centroids and objective; the lower of two centroids as near wins."""
+    x, centroids = np.asarray(x, np.float64), np.array(centroids, np.float64)
+    labels = None
+    for _ in range(num_iterations):
+        labels = [int(np.argmin([np.sum((row - c) ** 2) for c in centroids])) for row in x]
+        for j in set(labels):
+            centroids[j] = np.mean([row for row, own in zip(x, labels, strict=True) if own == j], 0)
+    distances = np.array([[np.sum((row - c) ** 2) for c in centroids] for row in x])
+    return distances.argmin(1), centroids, distances.min(1).sum()
+
+
+# Evaluators.
+
+
+def logistic_objective(x, labels, weights, bias, regularisation):
+    """scikit-learn's LogisticRegression over C n: mean cross-entropy plus penalty."""
+    x, weights = np.asarray(x, np.float64), np.asarray(weights, np.float64)
+    losses = [
+        -log_softmax(row @ weights + bias)[label] for row, label in zip(x, labels, strict=True)
+    ]
+    return np.mean(losses) + regularisation / (2 * len(x)) * np.sum(weights**2)
+
+
+def vote(train, train_labels, row, k, weight_of):
+    """Classes by falling votes of the k nearest by cosine; equal votes by lower class."""
+    unit = train / np.linalg.norm(train, axis=1, keepdims=True)
+    similarity = np.asarray(unit, np.float64) @ (row / np.linalg.norm(row))
+    near = sorted(range(len(train)), key=lambda i: (-similarity[i], i))[:k]
+    votes = {}
+    for i in near:
+        votes[int(train_labels[i])] = votes.get(int(train_labels[i]), 0) + weight_of(similarity[i])
+    return sorted(votes, key=lambda label: (-votes[label], label))
+
+
+def sgd_probe(x, labels, weights, orders, *, rates, batch_size, momentum, weight_decay):
+    """PyTorch's SGD on the mean cross-entropy of a linear layer; an order of rows an epoch."""
+    x, weights = np.asarray(x, np.float64), np.array(weights, np.float64)
+    bias = np.zeros(weights.shape[1])
+    speed = [np.zeros_like(weights), np.zeros_like(bias)]
+    for order, rate in zip(orders, rates, strict=True):
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            error = np.array([np.exp(log_softmax(x[i] @ weights + bias)) for i in rows])
+            error[np.arange(len(rows)), labels[rows]] -= 1
+            gradients = [x[rows].T @ error / len(rows), error.mean(0)]
+            gradients[0] += weight_decay * weights
+            gradients[1] += weight_decay * bias
+            speed = [momentum * s + g for s, g in zip(speed, gradients, strict=True)]
+            weights, bias = weights - rate * speed[0], bias - rate * speed[1]
+    return weights, bias

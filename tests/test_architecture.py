@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # below its own.
 LAYERS = (
     {"errors"},
-    {"files", "phases", "types"},
+    {"files", "outcome", "phases", "types"},
     {"sharding"},
     {"placement"},
     {"checkpoint", "columns", "config"},

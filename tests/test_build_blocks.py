@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 from tars import sample, write_tar
 
-from configs import base
+from configs import base, evaluators
 from nlip_jax import build
 from nlip_jax.build.blocks import FIELDS, take_block
 from nlip_jax.build.sources import indexed_sets
@@ -41,7 +41,7 @@ def test_misspelt_and_missing_fields(source):
     [
         (base.tar_source(), "mixture.a is no part of a mixture"),
         (3, "mixture.a is no part of a mixture"),
-        (base.retrieval_set("tar", base.tar_source()), "mixture.a is no part of a mixture"),
+        (evaluators.retrieval("tar", base.tar_source()), "mixture.a is no part of a mixture"),
         (base.mixture_part("synthetic", base.synthetic_source(), weight="2"), "weight='2'"),
         (base.mixture_part("mixture", ConfigDict(), weight=1.0), "cannot be part of a mixture"),
         (base.mixture_part("hdf5", ConfigDict(), weight=1.0), "choose one of synthetic, tar"),

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tiny import abstract, mesh_of
 
 from nlip_jax import sharding
-from nlip_jax.checkpoint import Checkpointer
+from nlip_jax.checkpoint import Checkpointer, restore_part, saved_steps
 from nlip_jax.errors import RunError
 
 
@@ -201,3 +201,96 @@ def test_meta_is_readable_without_anything(open_checkpoints):
     checkpointer.wait()
     written = next((checkpointer.directory / "4" / "meta").glob("meta*"))
     assert json.loads(written.read_text()) == {"seed": 3, "config": {"a": 1}}
+
+
+# --- a part of a state --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(open_checkpoints):
+    """A checkpoint with statistics and moments: (folder, what was saved)."""
+    state = make_state(mesh_of(8, fsdp=8))
+    state["model_state"] = {"batch_stats": {"mean": state["params"]["b"] + 1}}
+    state["opt_state"] = {"moment": jax.tree.map(lambda a: a + 2, state["params"])}
+    checkpointer = open_checkpoints()
+    checkpointer.save(4, state=state, meta={"position": 4})
+    checkpointer.wait()
+    return checkpointer.directory, state
+
+
+def part_of(state, mesh, *names):
+    """Shapes of some fields, split over the mesh where a vector divides."""
+
+    def shape(leaf):
+        spec = PartitionSpec("fsdp") if leaf.ndim else PartitionSpec()
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(shape, {name: state[name] for name in names})
+
+
+@pytest.mark.parametrize(("devices", "fsdp"), [(8, 8), (8, 4), (2, 1), (1, 1)])
+def test_a_part_opens_on_any_mesh_without_the_rest(saved, devices, fsdp):
+    folder, state = saved
+    wanted = part_of(state, mesh_of(devices, fsdp=fsdp), "params", "model_state")
+    assert saved_steps(folder) == [4]
+    restored = restore_part(folder, 4, abstract=wanted)
+    assert restored.keys() == {"params", "model_state"}
+    assert_state(restored, {name: jax.tree.map(np.asarray, state[name]) for name in restored})
+    jax.tree.map(_same_place, restored, wanted)
+
+
+def test_only_the_part_is_read(saved, monkeypatch):
+    """What is asked of the storage are the arrays of the part: the optimizer state may be huge."""
+    from orbax.checkpoint import type_handlers
+
+    folder, state = saved
+    asked = []
+    handler = type_handlers.ArrayHandler.deserialize
+
+    async def deserialize(self, infos, args=None):
+        asked.extend(info.name for info in infos)
+        return await handler(self, infos, args)
+
+    monkeypatch.setattr(type_handlers.ArrayHandler, "deserialize", deserialize)
+    restore_part(folder, 4, abstract=part_of(state, mesh_of(1), "params"))
+    assert sorted(asked) == ["params.b", "params.w"]
+
+
+def test_a_part_without_arrays_is_empty(saved, open_checkpoints):
+    folder, _ = saved
+    plain = make_state(mesh_of(1), rows=2)
+    checkpointer = open_checkpoints()
+    checkpointer.save(8, state=plain, meta={})
+    checkpointer.wait()
+    wanted = part_of(plain, mesh_of(1), "params", "model_state")
+    assert restore_part(folder, 8, abstract=wanted)["model_state"] == {}
+
+
+def test_a_part_that_is_not_there(saved):
+    folder, state = saved
+    wanted = part_of(state, mesh_of(1), "params")
+    for step, changes, reason in (
+        (5, {}, "not found"),
+        (4, {"ema_params": wanted["params"]}, "it has no ema_params/b"),
+        (4, {"params": {"v": wanted["params"]["b"]}}, "it has no params/v"),
+    ):
+        with pytest.raises(RunError, match=rf"checkpoint {step} .*{reason}") as error:
+            restore_part(folder, step, abstract=wanted | changes)
+        assert "\n" not in str(error.value)
+
+
+def test_what_vanishes_while_it_is_read(saved):
+    """The arrays are gone, and their description is still there."""
+    folder, state = saved
+    for path in (folder / "4" / "state").rglob("*"):
+        if path.is_file() and "/d/" in str(path):
+            path.unlink()
+    with pytest.raises(RunError, match=r"checkpoint 4 .*cannot be restored"):
+        restore_part(folder, 4, abstract=part_of(state, mesh_of(1), "params"))
+
+
+def test_steps_of_complete_checkpoints(tmp_path):
+    assert saved_steps(tmp_path / "none") == []
+    for name in ("12", "4", "6.orbax-checkpoint-tmp-1", "tmp"):
+        (tmp_path / name).mkdir()
+    assert saved_steps(tmp_path) == [4, 12]

@@ -239,10 +239,10 @@ def test_changed_fields_name_both_values():
 def test_a_misspelt_field_in_a_config_file(tmp_path):
     file = tmp_path / "own.py"
     file.write_text(
-        "from configs import base\n"
+        "from configs import base, evaluators\n"
         "def get_config():\n"
         "    c = base.get_config()\n"
-        "    c.evaluators.retrieval.mine = base.retrieval_set('tar', base.tar_source())\n"
+        "    c.evaluators.retrieval.mine = evaluators.retrieval('tar', base.tar_source())\n"
         "    c.data.mixture.part = base.mixture_part('tar', base.tar_source(), weight=1.0)\n"
         "    c.data.flips = True\n"
         "    return c\n"

@@ -11,18 +11,19 @@ from nlip_jax.build.data import (
     make_transform,
 )
 from nlip_jax.build.durations import make_clock, make_learning_rate, make_plan, make_tx, may_grow
-from nlip_jax.build.evaluation import make_evaluators, make_towers
+from nlip_jax.build.evaluation import evaluator_makers, make_evaluators, make_towers
 from nlip_jax.build.mesh import make_mesh, make_placement
 from nlip_jax.build.method import make_method
 from nlip_jax.build.model import make_model
 from nlip_jax.build.names import lookup
 from nlip_jax.build.sources import indexed_sets, open_training_source
 from nlip_jax.build.spikes import make_spike_policy
-from nlip_jax.build.text import make_mask, open_tokenizer
+from nlip_jax.build.text import make_mask, open_tokenizer, reopen_tokenizer
 from nlip_jax.build.training import make_micro_batches
 
 __all__ = [
     "data_fingerprint",
+    "evaluator_makers",
     "indexed_sets",
     "lookup",
     "make_clock",
@@ -44,4 +45,5 @@ __all__ = [
     "may_grow",
     "open_tokenizer",
     "open_training_source",
+    "reopen_tokenizer",
 ]

@@ -18,10 +18,20 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "array_record": (*_INDEXED, "image_key", "caption_key", "sample_key"),
     "parquet": (*_INDEXED, "image_column", "caption_column", "root"),
     "table": (*_INDEXED, "image_column", "caption_column", "separator", "root"),
-    "folder": (*_INDEXED, "root", "splits"),
+    "folder": (*_INDEXED, "root", "splits", "language"),
+    "lines": (*_INDEXED, "images", "root"),
     "labelled": (*_INDEXED, "template", "class_names"),
     "labelled_folder": (*_INDEXED, "template"),
     "tfds": ("name", "split", "data_dir", "image_key", "caption_key", "captions"),
+}
+
+# The same for labelled sets of evaluators.
+CLASS_FIELDS: dict[str, tuple[str, ...]] = {
+    "class_scenes": ("images_per_class", "split", "seed", "image_size"),
+    "zip": ("path", "class_names", "index"),
+    "image_folder": ("root", "class_names", "index"),
+    "webdataset": ("root", "split", "index"),
+    "tfds": ("name", "split", "data_dir", "image_key", "label_key"),
 }
 
 
@@ -35,12 +45,26 @@ def take_block(spec: ConfigDict, *, field: str) -> ConfigDict:
     Raises:
       UsageError: it has no such block, or that lacks a field or has one that nothing reads.
     """
+    block = _block(spec, field=field)
+    if spec.source in FIELDS:
+        maker = f"base.{spec.source}_source()"
+        _check_fields(block, FIELDS[spec.source], field=f"{field}.{spec.source}", maker=maker)
+    return block
+
+
+def take_class_block(spec: ConfigDict, *, field: str) -> ConfigDict:
+    """The block of a labelled set that its `source` names; as `take_block`."""
+    block = _block(spec, field=field)
+    if spec.source in CLASS_FIELDS:
+        maker = "its function in configs/evaluators.py"
+        _check_fields(block, CLASS_FIELDS[spec.source], field=f"{field}.{spec.source}", maker=maker)
+    return block
+
+
+def _block(spec: ConfigDict, *, field: str) -> ConfigDict:
     if spec.source not in spec:
         raise UsageError(f"config.{field}.source={spec.source!r} needs a block of that name")
-    block = spec[spec.source]
-    if spec.source in FIELDS:
-        _check_fields(block, FIELDS[spec.source], field=f"{field}.{spec.source}")
-    return block
+    return spec[spec.source]
 
 
 def check_part(part: ConfigDict, *, field: str) -> None:
@@ -66,7 +90,9 @@ def check_part(part: ConfigDict, *, field: str) -> None:
         )
 
 
-def _check_fields(block: ConfigDict, known: tuple[str, ...], *, field: str) -> None:
+def _check_fields(
+    block: ConfigDict, known: tuple[str, ...], *, field: str, maker: str
+) -> None:
     for name in block:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -74,6 +100,4 @@ def _check_fields(block: ConfigDict, known: tuple[str, ...], *, field: str) -> N
             raise UsageError(f"no such config field: config.{field}.{name}; {hint}")
     for name in known:
         if name not in block:
-            raise UsageError(
-                f"config.{field} lacks {name}: begin with base.{field.rpartition('.')[2]}_source()"
-            )
+            raise UsageError(f"config.{field} lacks {name}: begin with {maker}")

@@ -7,12 +7,12 @@ from nlip_jax import sharding
 from nlip_jax.placement import Placement
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
-    """The mesh, checked against the batches that it has to share."""
+def make_mesh(config: ConfigDict, *, trains: bool = True) -> Mesh:
+    """The mesh, checked against the batches that it has to share where it trains."""
     axes = {name: config.mesh[name] for name in (*sharding.AXES, "slices")}
     mesh = sharding.make_mesh(**axes)
-    sharding.check_batch(config.batch_size, mesh, field="batch_size")
-    sharding.check_batch(config.evaluation.batch_size, mesh, field="evaluation.batch_size")
+    if trains:
+        sharding.check_batch(config.batch_size, mesh, field="batch_size")
     return mesh
 
 

@@ -7,18 +7,21 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from nlip_jax.build.blocks import check_part, take_block
+from nlip_jax.build.blocks import check_part, take_block, take_class_block
+from nlip_jax.build.class_shards import CLASS_SHARDS
+from nlip_jax.build.languages import by_language
 from nlip_jax.build.names import lookup
 from nlip_jax.data.formats.array_record import ArrayRecordFormat
 from nlip_jax.data.formats.base import Format
 from nlip_jax.data.formats.folder import FolderFormat
 from nlip_jax.data.formats.labelled import LabelledFormat
 from nlip_jax.data.formats.labelled_folder import LabelledFolderFormat
+from nlip_jax.data.formats.lines import LinesFormat
 from nlip_jax.data.formats.parquet import ParquetFormat
 from nlip_jax.data.formats.table import TableFormat
 from nlip_jax.data.formats.tar import TarFormat
 from nlip_jax.data.index.index import Index
-from nlip_jax.data.index.layout import is_index
+from nlip_jax.data.index.layout import is_index, read_meta
 from nlip_jax.data.index.shards import expand_shards
 from nlip_jax.data.index.update import update_index
 from nlip_jax.data.source import Source
@@ -70,7 +73,10 @@ FORMATS: dict[str, Callable[[ConfigDict], Format]] = {
         separator=spec.separator,
         root=spec.root,
     ),
-    "folder": lambda spec: FolderFormat(root=spec.root, splits=tuple(spec.splits)),
+    "folder": lambda spec: FolderFormat(
+        root=spec.root, splits=tuple(spec.splits), language=spec.language
+    ),
+    "lines": lambda spec: LinesFormat(images=spec.images, root=spec.root),
     "labelled": lambda spec: LabelledFormat(template=spec.template, class_names=spec.class_names),
     "labelled_folder": lambda spec: LabelledFolderFormat(template=spec.template),
 }
@@ -125,6 +131,44 @@ def _indexed(spec: ConfigDict, place: _Place, *, name: str) -> Source:
         probabilities=tuple(spec.caption_probabilities),
     )
     return FirstImages(source, spec.num_images) if spec.num_images else source
+
+
+def open_class_images(
+    spec: ConfigDict, *, field: str, workdir: Path, name: str, storage: Storage
+) -> IndexedSource:
+    """Opens the images of a labelled set that is read through an index, all of them.
+
+    Args:
+      spec: has `source`, a key of `CLASS_SHARDS`, and the block of that name.
+      field: dotted name of the spec in the config.
+      workdir: of the run; an index goes there whose place the config does not name.
+      name: of the set, for that.
+      storage: how files are reached.
+
+    Raises:
+      UsageError: one of its files cannot be used, or is gone since it was indexed.
+    """
+    place = _Place(field, index_folder(workdir, name), storage)
+    block = spec[spec.source]
+    index_spec, directory = _index_spec(block, place, name=spec.source), _directory(block, place)
+
+    def index_whole() -> None:  # again, as long as a file could not be used
+        if not is_index(directory) or read_meta(directory).unreadable:
+            update_index(index_spec.shards, index_spec.format, directory, storage=storage)
+
+    if not block.index:
+        on_leader(index_whole)
+    index = Index.open(directory, storage=storage)
+    if index.meta.unreadable:
+        raise UsageError(next(iter(index.meta.unreadable.values())))
+    index.check(shards=index_spec.shards, format=index_spec.format)
+    source = IndexedSource(index, index_spec.format, storage=storage)
+    if len(source.holes):
+        raise UsageError(
+            f"{len(source.holes)} files were removed from this set after it was indexed; remove "
+            f"{directory} and index it anew"
+        )
+    return source
 
 
 def _tfds(spec: ConfigDict, place: _Place) -> Source:
@@ -197,10 +241,9 @@ def indexed_sets(config: ConfigDict, workdir: Path) -> dict[Path, IndexSpec]:
     lookup(config.data.source, SOURCES, field="data.source")
     storage = make_storage(config)
     specs = [(config.data, _Place("data", index_folder(workdir, "data"), storage))]
-    for kind, named in config.evaluators.items():
-        for name, spec in named.items():
-            folder = index_folder(workdir, f"{kind}-{name}")
-            specs.append((spec, _Place(f"evaluators.{kind}.{name}", folder, storage)))
+    for field, spec in _sets_in(config.evaluators, "evaluators"):
+        folder = index_folder(workdir, field.removeprefix("evaluators.").replace(".", "-"))
+        specs.append((spec, _Place(field, folder, storage)))
     found = {}
     for spec, place in specs:
         for block, where, name in _indexed_blocks(spec, place):
@@ -218,12 +261,28 @@ def _open(spec: ConfigDict, place: _Place) -> Source:
     return make(take_block(spec, field=place.field), place)
 
 
+def _sets_in(block: ConfigDict, field: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The sets of a block, by dotted name: what has a `source`, however deep it lies."""
+    for name, inner in block.items():
+        if isinstance(inner, ConfigDict):
+            where = f"{field}.{name}"
+            if inner.get("languages"):
+                for language, spec in by_language(inner, field=where).items():
+                    yield f"{where}.{language}", spec
+            elif "source" in inner:
+                yield where, inner
+            else:
+                yield from _sets_in(inner, where)
+
+
 def _indexed_blocks(
     spec: ConfigDict, place: _Place
 ) -> Iterator[tuple[ConfigDict, _Place, str]]:
     """The blocks of a set that name shards: its own, or those of the parts of a mixture."""
     if spec.source in FORMATS:
         yield take_block(spec, field=place.field), place, spec.source
+    elif spec.source in CLASS_SHARDS:
+        yield take_class_block(spec, field=place.field), place, spec.source
     elif spec.source == "mixture":
         for name, part in take_block(spec, field=place.field).items():
             check_part(part, field=f"{place.field}.mixture.{name}")
@@ -235,6 +294,12 @@ def _directory(spec: ConfigDict, place: _Place) -> Path:
 
 
 def _index_spec(spec: ConfigDict, place: _Place, *, name: str) -> IndexSpec:
+    if name in CLASS_SHARDS:
+        try:
+            shards, format = CLASS_SHARDS[name](spec, place.storage)
+        except UsageError as error:
+            raise UsageError(f"config.{place.field}.{name}: {error}") from error
+        return IndexSpec(shards=shards, format=format, storage=place.storage)
     if not spec.shards:
         raise UsageError(
             f"config.{place.field}.{name}.shards is empty: name files, such as "

@@ -62,6 +62,38 @@ def open_tokenizer(config: ConfigDict, *, source: Source, workdir: Path) -> Toke
     return make(config.tokenizer, source=source, workdir=workdir)
 
 
+def reopen_tokenizer(config: ConfigDict, *, workdir: Path) -> Tokenizer:
+    """The tokenizer of a run that has begun, without its captions.
+
+    Args:
+      config: of the run.
+      workdir: of the run, which may have trained a vocabulary.
+
+    Raises:
+      UsageError: the vocabulary is gone, or the tokenizer is made from captions each time.
+    """
+    make = lookup(config.tokenizer.name, TOKENIZERS, field="tokenizer.name")
+    spec = config.tokenizer.copy_and_resolve_references()
+    if config.tokenizer.name == "sentencepiece" and not spec.model:
+        spec.model = str(workdir / "tokenizer.model")
+        if not Path(spec.model).is_file():
+            raise UsageError(f"{spec.model}, this run's own vocabulary, is gone: bring it back")
+    return make(spec, source=_NoCaptions(config.tokenizer.name), workdir=workdir)
+
+
+class _NoCaptions:
+    """Stands for the training data where only the model of a run is opened."""
+
+    def __init__(self, tokenizer: str) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsageError(
+            f"config.tokenizer.name={self._tokenizer!r} asks for {name!r} of the training data, "
+            "which is not opened here: have it keep its vocabulary in the workdir"
+        )
+
+
 def make_mask(config: ConfigDict, tokenizer: Tokenizer) -> MaskText:
     """What masks the tokens of methods that ask for it."""
     return MaskText(

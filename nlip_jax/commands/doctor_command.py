@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nlip_jax import __version__, build
+from nlip_jax.commands.evaluation_sets import report, sets_of
 from nlip_jax.commands.json_file import check_json_file, write_json_file
 from nlip_jax.commands.ranges import check_numbers
 from nlip_jax.commands.table import COMMANDS
@@ -18,18 +19,23 @@ from nlip_jax.commands.workdir import find_workdir, make_workdir
 from nlip_jax.config import parse_command_line
 from nlip_jax.data.examine import Findings, examine
 from nlip_jax.data.failures import FAILURES
+from nlip_jax.data.labelled import LabelledSet
 from nlip_jax.errors import UsageError
 from nlip_jax.train.metrics import read_metrics
 
 _SAMPLE, _RATE = 512, 1000.0
+_SAMPLE_OF_A_SET = 8
 
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns the exit code: 1 where too much of the sample is bad."""
     flags = COMMANDS["doctor"].flags
+    argv = ["--evaluation=1" if argument == "--evaluation" else argument for argument in argv]
     config, values = parse_command_line(argv, command="doctor", extra_flags=flags)
     workdir = find_workdir(values["workdir"], argv)
     check_numbers(config)
+    if values["evaluation"]:
+        return _check_evaluation(config, values, workdir)
     count = _number(values["sample"], default=_SAMPLE, flag="sample", least=1)
     json_file = check_json_file(values["json"])
     rate, of_rate = _rate(values["rate"], workdir)
@@ -46,7 +52,9 @@ def main(argv: list[str]) -> int:
         f"{source.num_images:,} images, fingerprint {source.fingerprint}"
     )
     for name, evaluator in evaluators.items():
-        print(f"evaluation: {name}, {evaluator.source.num_images:,} images")
+        for part, one in sets_of(evaluator):
+            images = one.source if isinstance(one, LabelledSet) else one
+            print(f"evaluation: {'/'.join([name, *part])}, {images.num_images:,} images")
     found = examine(
         source,
         draw=draw,
@@ -59,6 +67,37 @@ def main(argv: list[str]) -> int:
     if json_file is not None:
         write_json_file(json_file, to_numbers(found, rate=rate))
     return int(found.bad_share > config.data.max_bad_fraction)
+
+
+def _check_evaluation(config: ConfigDict, values: dict[str, str], workdir: Path) -> int:
+    """Looks at the sets of evaluators alone; returns 1 where one of them is bad."""
+    if values["evaluation"] != "1":
+        raise UsageError(f"--evaluation={values['evaluation']}: takes no value")
+    if values["rate"]:
+        raise UsageError(f"--rate={values['rate']}: --evaluation measures no speed; leave one out")
+    count = _number(values["sample"], default=_SAMPLE_OF_A_SET, flag="sample", least=1)
+    json_file = check_json_file(values["json"])
+    make_workdir(workdir)
+    # Whether a model can be asked for captions is no matter of the sets.
+    makers = build.evaluator_makers(config, workdir, can_caption=True)
+    if not makers:
+        raise UsageError(
+            "config.evaluators has no sets: add some in the config file, such as those of "
+            "configs/evaluation_sets.py"
+        )
+    bad, numbers = 0, {}
+    for name, make in makers.items():
+        found = report(
+            name, make, sample=count, max_pixels=config.data.max_pixels, seed=config.seed
+        )
+        print("\n".join([*found.lines, *(f"bad: {problem}" for problem in found.problems)]))
+        bad += bool(found.problems)
+        numbers |= {f"doctor/{key}": value for key, value in found.numbers.items()}
+        numbers[f"doctor/{name}/problems"] = float(len(found.problems))
+    print(f"{len(makers) - bad} of {len(makers)} evaluation sets are good")
+    if json_file is not None:
+        write_json_file(json_file, numbers | {"doctor/bad_sets": float(bad)})
+    return int(bad > 0)
 
 
 def describe(found: Findings, *, config: ConfigDict, rate: float, of_rate: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from nlip_jax.commands.table import Command
 from nlip_jax.errors import UsageError
 
-# Functions of configs/base.py -> where their fields stand in a config.
+# Functions of configs/base.py and configs/evaluators.py -> where their fields stand in a config.
 _BLOCKS = {
     "synthetic_source": "data.synthetic.",
     "indexed_source": "data.{tar|array_record|parquet|table|folder|labelled|...}.",
@@ -15,10 +15,26 @@ _BLOCKS = {
     "parquet_source": "data.parquet.",
     "table_source": "data.table.",
     "folder_source": "data.folder.",
+    "lines_source": "data.lines.",
     "labelled_source": "data.labelled.",
     "labelled_folder_source": "data.labelled_folder.",
     "tfds_source": "data.tfds.",
-    "class_scenes": "evaluators.zero_shot.SET.",
+    "labelled_set": "evaluators.KIND.SET.",
+    "zip_set": "evaluators.KIND.SET.zip.",
+    "image_folder_set": "evaluators.KIND.SET.image_folder.",
+    "webdataset_set": "evaluators.KIND.SET.webdataset.",
+    "tfds_set": "evaluators.KIND.SET.tfds.",
+    "class_scenes": "evaluators.KIND.SET.class_scenes.",
+    "zero_shot": "evaluators.zero_shot.SET.",
+    "retrieval": "evaluators.retrieval.SET.",
+    "geometry": "evaluators.geometry.SET.",
+    "caption": "evaluators.caption.SET.",
+    "judgement": "evaluators.judgement.SET.",
+    "pair_choice": "evaluators.pair_choice.SET.",
+    "linear_probe": "evaluators.linear_probe.SET.",
+    "few_shot": "evaluators.few_shot.SET.",
+    "knn": "evaluators.knn.SET.",
+    "clustering": "evaluators.clustering.SET.",
     "get_config": "",
 }
 
@@ -29,7 +45,13 @@ def describe(name: str, command: Command) -> str:
     usage += f" {'|'.join(command.choices)}" if command.choices else ""
     usage += " --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...]" if command.takes_config else ""
     lines = [usage + " [--FLAG=VALUE ...]", "", command.summary, ""]
+    if command.usages:
+        lines[0] = "\n".join(
+            f"{'usage:' if i == 0 else '      '} python -m nlip_jax {name} {text}"
+            for i, text in enumerate(command.usages)
+        )
     lines += [f"  --{flag}=VALUE  {text}" for flag, text in command.flags.items()]
+    lines += ["", *command.notes, ""] if command.notes else []
     if command.takes_config:
         lines += ["  --config=FILE[:ARGUMENT]  the experiment, such as configs/quickstart.py", ""]
         lines += ["config fields, with the defaults of configs/base.py:", *config_fields()]
@@ -37,8 +59,12 @@ def describe(name: str, command: Command) -> str:
 
 
 def config_fields() -> list[str]:
-    """A line for each field of configs/base.py, read from its source."""
-    path = Path(__file__).resolve().parents[2] / "configs" / "base.py"
+    """A line for each field of configs/base.py and configs/evaluators.py, from their source."""
+    configs = Path(__file__).resolve().parents[2] / "configs"
+    return [line for name in ("base.py", "evaluators.py") for line in _fields_of(configs / name)]
+
+
+def _fields_of(path: Path) -> list[str]:
     if not path.exists():
         raise UsageError(f"{path} is missing: run from a checkout of the repository")
     text = path.read_text()
@@ -49,10 +75,13 @@ def config_fields() -> list[str]:
             value = ast.unparse(node.value) if name else ""
             if not name or "ConfigDict(" in value or value.endswith(("_source()", "RUNTIME")):
                 continue
-            if node.lineno == node.end_lineno:  # as it is written: 1e-6, 65_536
+            if isinstance(node.value, ast.Name):  # handed in
+                value = "..."
+            elif node.lineno == node.end_lineno:  # as it is written: 1e-6, 65_536
                 value = ast.get_source_segment(text, node.value)
             comment = _comment(source, node)
-            field = f"  --config.{_BLOCKS[function.name]}{name}={value}"
+            block = _BLOCKS.get(function.name, f"evaluators.{function.name}.SET.")
+            field = f"  --config.{block}{name}={value}"
             lines.append(f"{field}  # {comment}" if comment else field)
     return lines
 

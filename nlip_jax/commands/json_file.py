@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nlip_jax.errors import UsageError
 from nlip_jax.files import json_text, write_atomically
@@ -27,8 +28,8 @@ def check_json_file(text: str, *, flag: str = "json") -> Path | None:
     return path
 
 
-def write_json_file(path: Path, numbers: Mapping[str, float]) -> None:
-    """Writes the numbers.
+def write_json_file(path: Path, numbers: Mapping[str, Any]) -> None:
+    """Writes the numbers, or other plain values.
 
     Raises:
       UsageError: the file cannot be written.

@@ -98,20 +98,7 @@ class Session:
     @property
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global training batch."""
-        b, size = self.config.batch_size, self.config.data.image_size
-        length = self.config.tokenizer.context_length
-        columns = {name: jax.ShapeDtypeStruct((b,), np.float32) for name in self.method.columns}
-        image = jax.ShapeDtypeStruct((b, size, size, 3), np.uint8)
-        tokens = jax.ShapeDtypeStruct((b, length), np.int32)
-        inputs = {
-            "image_view": {"image_view": image},
-            "masked_tokens": {"masked_tokens": tokens, "mask_labels": tokens},
-            "image_id": {"image_id": jax.ShapeDtypeStruct((b,), np.int32)},
-        }
-        batch = {"image": image, "tokens": tokens, **columns}
-        for name in self.method.inputs:
-            batch |= inputs[name]
-        return batch
+        return batch_shapes(self.config, self.method)
 
     @property
     def factory(self) -> StateFactory:
@@ -168,6 +155,24 @@ class Session:
             counts=meta.get("failed_examples") if process == 0 else None,
             window=meta.get("failed_window", (0, 0)),
         )
+
+
+def batch_shapes(config: ConfigDict, method: Method) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a global training batch."""
+    b, size = config.batch_size, config.data.image_size
+    length = config.tokenizer.context_length
+    columns = {name: jax.ShapeDtypeStruct((b,), np.float32) for name in method.columns}
+    image = jax.ShapeDtypeStruct((b, size, size, 3), np.uint8)
+    tokens = jax.ShapeDtypeStruct((b, length), np.int32)
+    inputs = {
+        "image_view": {"image_view": image},
+        "masked_tokens": {"masked_tokens": tokens, "mask_labels": tokens},
+        "image_id": {"image_id": jax.ShapeDtypeStruct((b,), np.int32)},
+    }
+    batch = {"image": image, "tokens": tokens, **columns}
+    for name in method.inputs:
+        batch |= inputs[name]
+    return batch
 
 
 def start_processes() -> None:

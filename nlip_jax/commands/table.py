@@ -14,12 +14,16 @@ class Command:
       flags: name -> help, beside those of the config.
       choices: values of a first argument without a name, where the command takes one.
       takes_config: whether it works on a config.
+      usages: what may follow the command's name, where there is more than one way.
+      notes: further lines.
     """
 
     summary: str
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     choices: tuple[str, ...] = ()
     takes_config: bool = True
+    usages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -55,10 +59,88 @@ COMMANDS = {
         "read a sample of the data as training would, and say what was found",
         {
             **_WORKDIR,
-            "sample": "examples to read (512)",
+            "evaluation": "no value: look at the evaluation sets alone, all of them; reads neither "
+            "training data nor a vocabulary",
+            "sample": "examples to read (512), or images of each evaluation set (8)",
             "rate": "examples a second that the devices take; default: as the run in the workdir",
             "json": "also write the numbers to this file",
         },
+    ),
+    "evaluate": Command(
+        "measure checkpoints of a run or an imported model, or compare two evaluations",
+        {
+            "workdir": "folder of the run, which is only read; the run may be going on",
+            "step": "latest (default), all, or the number of a checkpoint; steps that were "
+            "evaluated are not evaluated again",
+            "output": "folder for the results; default: evaluate/ in the workdir",
+            "watch": "seconds between two looks (60) for new checkpoints; all of them are "
+            "evaluated, until the run is finished",
+            "timeout": "seconds without a new checkpoint after which --watch gives up; default: "
+            "never",
+            "model": "package.module:function instead of a run; see below",
+            "json": "also write the numbers to this file",
+            "compare": "judge the second of two folders, of runs or evaluations, beside the first",
+            "tolerance": "of --compare: differences up to it count as none, in the units of the "
+            "metrics (0.01 is one point of a share)",
+            "page": "of --compare: also write an HTML page to this file",
+        },
+        usages=(
+            "--workdir=RUN [--step=latest|all|N] [--config=FILE[:ARGUMENT]] "
+            "[--config.FIELD=VALUE ...]",
+            "--workdir=RUN --watch[=SECONDS]",
+            "--model=package.module:function --config=FILE --output=FOLDER",
+            "--compare RUN_A RUN_B [--tolerance=0.01] [--page=FILE] [--json=FILE]",
+        ),
+        notes=(
+            "Of --config only the blocks `evaluators` and `evaluation` are taken; without it the",
+            "run's own are. --compare exits with 3 where a metric of RUN_B is worse by more than",
+            "the tolerance, with Holm's correction for the number of metrics.",
+            "",
+            "The function of --model is called with (config, mesh) and returns an object or a",
+            "mapping with",
+            "  variables       pytree of arrays",
+            "  image_features  (variables, images [b, h, w, 3] uint8) -> "
+            '{"image_embed": [b, d]}, normalised',
+            '  text_features   (variables, tokens [b, l] int32) -> {"text_embed": [b, d]}, '
+            "normalised",
+            '  similarity      "dot", or "token_max" with features "image_tokens", "text_tokens"',
+            '                  and "text_mask"',
+            "  tokenizer       object with encode(text) -> [l] int32",
+            "and, where it has them, pooled_features (as image_features, "
+            '-> {"pooled": [b, width]})',
+            "and caption. Images come resized to config.data.image_size, not normalised.",
+        ),
+    ),
+    "search": Command(
+        "find the images that are most similar to a text, an image, or both together",
+        {
+            "workdir": "folder of the run",
+            "text": "of the query",
+            "image": "image file of the query",
+            "image_weight": "of the image beside the text (1)",
+            "text_weight": "of the text beside the image (1); below 0 it is taken away",
+            "over": "what is searched: a folder of images, KIND/SET of config.evaluators, or data: "
+            "the training data",
+            "top": "images to find (24)",
+            "step": "latest (default), or the number of a checkpoint",
+            "cache": "folder for the features of the images, which are computed once; default: "
+            "search/ in the workdir",
+            "page": "also write an HTML page with the images to this file",
+            "json": "also write what was found to this file",
+        },
+        takes_config=False,
+        usages=(
+            "--workdir=RUN --text=... --over=FOLDER [--top=24] [--page=FILE] [--json=FILE]",
+            "--workdir=RUN --image=FILE --over=KIND/SET",
+            "--workdir=RUN --image=FILE --text=... [--image_weight=1] [--text_weight=2] "
+            "--over=data",
+            "--workdir=RUN --text=... --config=FILE[:ARGUMENT] [--over=data|KIND/SET]",
+        ),
+        notes=(
+            "query = image_weight * image + text_weight * text, both of length 1 (ALIGN's",
+            "arithmetic; models that compare token by token take an image or a text, not both).",
+            "With --config the data or sets of that file are searched instead of the run's own.",
+        ),
     ),
     "replay": Command(
         "repeat a step of a run, such as a loss spike, and show what was in its batch",
@@ -74,7 +156,7 @@ COMMANDS = {
     "benchmark": Command(
         "measure on this machine; prints a table",
         {"json": "also write the numbers to this file"},
-        choices=("step", "model", "loss", "pod", "mixture", "data"),
+        choices=("step", "model", "loss", "pod", "mixture", "data", "evaluation"),
         takes_config=False,
     ),
 }

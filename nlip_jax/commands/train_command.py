@@ -19,14 +19,16 @@ from nlip_jax.checkpoint import Checkpointer
 from nlip_jax.commands import compilation_cache, run_header
 from nlip_jax.commands import session as sessions
 from nlip_jax.commands import workdir as workdirs
+from nlip_jax.commands.evaluation.example_sets import fingerprints
+from nlip_jax.commands.evaluation.results import Found, find, write_found, write_results
 from nlip_jax.commands.placement_table import format_placement
 from nlip_jax.commands.run_report import write_report
 from nlip_jax.commands.session import Session
 from nlip_jax.commands.table import COMMANDS
-from nlip_jax.config import Clock, parse_command_line, to_json
+from nlip_jax.config import parse_command_line, to_json
 from nlip_jax.data.quarantine import Quarantine
-from nlip_jax.evaluators.noise import evaluate_noise
-from nlip_jax.files import json_text, write_atomically
+from nlip_jax.evaluators.noise import agreement, evaluate_noise
+from nlip_jax.files import write_atomically
 from nlip_jax.methods.base import Episode
 from nlip_jax.report.table import format_results
 from nlip_jax.sharding import on_leader
@@ -72,7 +74,7 @@ def run_in(
     leader = jax.process_index() == 0
 
     # --- Is there anything to do? -----------------------------------------------------------------
-    results = finished_results(config, workdir)
+    results = workdirs.finished_results(config, workdir)
     asks_anew = any(name.startswith(("evaluat", "report.", "ema.evaluate")) for name in changes)
     if results is not None and not asks_anew:
         if leader:
@@ -132,7 +134,9 @@ def run_in(
         checkpointer=checkpointer,
         meta=functools.partial(checkpoint_meta, run, quarantine),
         episode=functools.partial(make_episode, run, quarantine),
-        evaluate=lambda state, step: evaluate(run, state, prefix="eval/"),
+        evaluate=lambda state, step: {
+            f"eval/{name}": value for name, value in evaluate(run, state).numbers.items()
+        },
         log=log,
         peak_rate=run_header.make_yardstick(run).peak_rate,
         trace=trace if leader else None,
@@ -143,9 +147,11 @@ def run_in(
         state = train(trainer, state)
         checkpointer.wait()
         phases.enter("evaluate", step=run.plan.total)
-        results = evaluate(run, state) | noise_results(run, state)
+        found = evaluate(run, state)
+        noise = noise_results(run, state)
         if log is not None:
-            log.write(run.plan.total, {f"eval/{name}": value for name, value in results.items()})
+            values = found.numbers | noise
+            log.write(run.plan.total, {f"eval/{name}": value for name, value in values.items()})
     finally:
         checkpointer.close()
         if log is not None:
@@ -153,7 +159,7 @@ def run_in(
 
     # --- Report -----------------------------------------------------------------------------------
     failed = failures(quarantine)
-    results |= {
+    others = noise | {
         "data/failed_examples": failed.total(),
         **{f"data/failed/{kind}": number for kind, number in failed.items()},
         "step": run.plan.total,
@@ -162,27 +168,19 @@ def run_in(
     params = fingerprint(state.params)  # on all processes: each holds a part of them
     if leader:
         phases.enter("report")
+        found = found.with_intervals(draws=config.evaluation.bootstrap, seed=config.seed)
+        results = found.numbers | others
+        write_outcomes(run, found)
         if config.report.enabled:
             write_report(run, state, results=results)
         phases.enter("results")
-        write_atomically(workdir / "results.json", (json_text(results, indent=2) + "\n").encode())
+        write_results(workdir / "results.json", results)
         phases.enter("done", params=params)
         if summary := quarantine.summary():
             print(summary, file=sys.stderr)
         print(format_results(results))
         print(where_to_look(config, workdir))
     return 0
-
-
-def finished_results(config: ConfigDict, workdir: Path) -> dict[str, float] | None:
-    """Results of a run that has nothing left to do, else None."""
-    results = workdirs.read_json(workdir / "results.json")
-    data = workdirs.read_json(workdir / "data.json")
-    if not results or not data:
-        return None
-    clock = Clock(batch_size=config.batch_size, num_examples=data["num_examples"])
-    total = clock.steps(config.total, field="total")
-    return results if results["step"] >= total else None
 
 
 def where_to_look(config: ConfigDict, workdir: Path) -> str:
@@ -284,34 +282,60 @@ def column_key(run: Session, state: TrainState) -> str:
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
-def evaluate(run: Session, state: TrainState, *, prefix: str = "") -> dict[str, float]:
-    """Runs all evaluators: KIND/SET/METRIC -> value."""
+def evaluate(run: Session, state: TrainState) -> Found:
+    """Runs all evaluators."""
     if run.config.ema.evaluate:
         state = with_average(state)
     towers = build.make_towers(
         run.config,
         method=run.method,
         params=state.params,
+        model_state=state.model_state,
         tokenizer=run.tokenizer,
         transform=run.transform,
         mapper=run.mapper,
     )
-    results = {}
-    for name, evaluator in run.evaluators.items():
-        stop.check()
-        for metric, value in evaluator.run(towers).items():
-            results[f"{prefix}{name}/{metric}"] = value
-    return results
+    return find(run.evaluators, towers, sets=fingerprints(run.evaluators))
+
+
+def write_outcomes(run: Session, found: Found) -> None:
+    """Writes outcomes.npz and evaluation.html into the workdir of a run that has evaluators."""
+    if not found.outcomes:
+        return
+    write_found(
+        run.workdir,
+        found,
+        page=run.config.report.enabled,
+        title=f"Evaluation of {run.config.method} on {run.config.data.source}",
+        description=f"at its end, step {run.plan.total:,}",
+        provenance={
+            "run": str(run.workdir),
+            "step": str(run.plan.total),
+            "seed": str(run.config.seed),
+            "data": run.fingerprint,
+            "nlip_jax": __version__,
+        },
+    )
 
 
 def noise_results(run: Session, state: TrainState) -> dict[str, float]:
-    """How well the last noise probabilities find the planted noise; empty where none is known."""
-    truth = run.source.truth()
-    if truth is None or "noise_prob" not in run.method.columns:
+    """What is known of the noise probabilities; empty where there are none.
+
+    How well the last ones find the planted noise, where some is; and how far the last two agree.
+    """
+    last = int(state.episode)
+    if "noise_prob" not in run.method.columns or not last:
         return {}
-    noise_prob, losses = (
-        run.column(name, int(state.episode)).read() for name in ("noise_prob", "pair_loss")
-    )
-    read = np.isfinite(losses)  # the others take no part, or could not be read
-    found = evaluate_noise(noise_prob[read], truth[read])
+    estimates = [
+        run.column("noise_prob", episode).read() for episode in range(max(1, last - 1), last + 1)
+    ]
+    found = {}
+    truth = run.source.truth()
+    if truth is not None:
+        losses = run.column("pair_loss", last).read()
+        read = np.isfinite(losses)  # the others take no part, or could not be read
+        found = evaluate_noise(estimates[-1][read], truth[read])
+    if len(estimates) > 1:
+        agreed = agreement(*estimates)
+        found |= {f"agreement_{name}": value for name, value in agreed.items()}
     return {f"noise/{name}": value for name, value in found.items()}

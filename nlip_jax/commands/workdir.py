@@ -206,3 +206,14 @@ def check_data(workdir: Path, description: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, empty where there is no file."""
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def finished_results(config: ConfigDict, workdir: Path) -> dict[str, float] | None:
+    """Results of a run that has nothing left to do, else None."""
+    results = read_json(workdir / "results.json")
+    data = read_json(workdir / "data.json")
+    if not results or not data:
+        return None
+    clock = configs.Clock(batch_size=config.batch_size, num_examples=data["num_examples"])
+    total = clock.steps(config.total, field="total")
+    return results if results["step"] >= total else None

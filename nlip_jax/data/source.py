@@ -90,6 +90,18 @@ class Source(Protocol):
         ...
 
 
+def image_ids(source: Source, example_ids: np.ndarray) -> np.ndarray:
+    """The images of many examples, `[n]` int64; a source with `image_ids` of its own is asked once.
+
+    Args:
+      source: any source.
+      example_ids: `[n]` integers.
+    """
+    if hasattr(source, "image_ids"):
+        return source.image_ids(example_ids)
+    return np.fromiter((source.image_id(int(i)) for i in example_ids), np.int64, len(example_ids))
+
+
 class SourceView:
     """A source that shows another one; subclasses replace what they are about.
 
@@ -131,6 +143,10 @@ class SourceView:
     def image_id(self, example_id: int) -> int:
         """The image of an example."""
         return self.source.image_id(example_id)
+
+    def image_ids(self, example_ids: np.ndarray) -> np.ndarray:
+        """The images of many examples, `[n]` int64."""
+        return image_ids(self.source, example_ids)
 
     def picture(self, image_id: int) -> Picture:
         """The image, as it is stored."""

@@ -2,52 +2,71 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from nlip_jax.data.images.transform import ImageTransform
 from nlip_jax.data.loading import LoadCaption, Loader, LoadImage, LoadText
 from nlip_jax.data.source import Source
-from nlip_jax.data.text.tokenizer import Tokenizer
-from nlip_jax.losses.similarity import Similarity
+from nlip_jax.data.text.tokenizer import PAD, Tokenizer
+from nlip_jax.errors import RunError
+from nlip_jax.evaluators.search import Found, ImagesToTexts, TextsToImages, search
 from nlip_jax.methods.base import Features
 from nlip_jax.methods.similarities import FeatureSimilarity
+from nlip_jax.outcome import Outcome
 from nlip_jax.types import PyTree
 
-_MAX_BLOCK = 512  # images and texts scored at a time, fewer where tokens are compared
-_MAX_SIMILARITIES = 1 << 26  # of the tokens of such a block: 256 MB
+_CACHE_BYTES = 4 << 30  # of features kept for other evaluators of the same images
+
+
+class Evaluator(Protocol):
+    """Measures a model on one set."""
+
+    def run(self, towers: "Towers") -> Outcome:
+        """All that was found; the same on all processes, which call it alike."""
+        ...
 
 
 @functools.lru_cache(maxsize=16)
 def _of_field(features: Callable, field: str) -> Callable[[PyTree, dict], Features]:
     """The features of one field of a batch; one function a tower, so that it is compiled once."""
-    return lambda params, batch: features(params, batch[field])
+    return lambda variables, batch: features(variables, batch[field])
 
 
-@functools.lru_cache(maxsize=4)
-def _compile(similarity: FeatureSimilarity) -> Callable[[Features, Features], Similarity]:
-    return jax.jit(similarity.score)
+@functools.lru_cache(maxsize=16)
+def _caption_rows(caption: Callable) -> Callable[[PyTree, dict], jax.Array]:
+    """The captions of a batch of images, `[b, l]`: as floats, for NaN says "not read"."""
+    return lambda variables, batch: caption(variables, batch["image"]).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Towers:
     """A trained model as evaluators see it.
 
+    Features of images are kept, so that several evaluators of the same images embed them once.
+
     Attributes:
-      params: of the model.
-      image_features: (params, images [b, h, w, 3]) -> features.
-      text_features: (params, tokens [b, l]) -> features.
+      variables: of the model: "params" and statistics.
+      image_features: (variables, images [b, h, w, 3]) -> features.
+      pooled_features: (variables, images) -> {"pooled": [b, width]}, before the projection; None
+        for a model that has none.
+      text_features: (variables, tokens [b, l]) -> features.
       similarity: how images and texts are compared.
       tokenizer: of the texts.
       transform: of the images, without augmentation.
       collect: the primitive that runs a function over a data set (`Mapper.collect`).
       batch_size: global.
+      mesh: whose devices search.
+      caption: (variables, images [b, h, w, 3] uint8) -> rows of the tokenizer, [b, l] int32; None
+        for a model that makes no captions.
     """
 
-    params: PyTree
+    variables: PyTree
     image_features: Callable[[PyTree, jax.Array], Features]
     text_features: Callable[[PyTree, jax.Array], Features]
     similarity: FeatureSimilarity
@@ -55,73 +74,123 @@ class Towers:
     transform: ImageTransform
     collect: Callable[..., PyTree]
     batch_size: int
+    mesh: Mesh
+    pooled_features: Callable[[PyTree, jax.Array], Features] | None = None
+    caption: Callable[[PyTree, jax.Array], jax.Array] | None = None
+    _kept: dict[tuple[str, str], Features] = dataclasses.field(default_factory=dict, repr=False)
 
     def embed_images(self, source: Source) -> Features:
-        """Features of all images of a source, `[num_images, ...]` on the host."""
-        return self._embed(
-            _of_field(self.image_features, "image"),
-            load=LoadImage(source=source, transform=self.transform.without_augmentation()),
-            count=source.num_images,
-        )
+        """Features of all images of a source, `[num_images, ...]` on the host; NaN if unreadable.
+
+        Raises:
+          RunError: features of images that could be read are not finite.
+        """
+        return self._of_images(self.image_features, source)
+
+    def pool_images(self, source: Source) -> np.ndarray:
+        """The image tower's own features, before the projection, `[num_images, width]`."""
+        return self._of_images(self.pooled_features, source)["pooled"]
 
     def embed_captions(self, source: Source) -> Features:
-        """Features of all captions of a source, `[n, ...]` on the host."""
+        """Features of all captions of a source, `[n, ...]` on the host.
+
+        Raises:
+          RunError: features of captions that could be read are not finite.
+        """
         return self._embed(
             _of_field(self.text_features, "tokens"),
             load=LoadCaption(source=source, tokenizer=self.tokenizer),
             count=len(source),
+            what="captions",
         )
 
     def embed_texts(self, texts: list[str]) -> Features:
-        """Features of texts, `[n, ...]` on the host."""
+        """Features of texts, `[n, ...]` on the host.
+
+        Raises:
+          RunError: they are not finite.
+        """
         return self._embed(
             _of_field(self.text_features, "tokens"),
             load=LoadText(texts=tuple(texts), tokenizer=self.tokenizer),
             count=len(texts),
+            what="texts",
         )
 
-    def score(self, images: Features, texts: Features) -> Similarity:
-        """Similarities of all images and texts, block by block, on the host in float32.
+    def caption_images(self, source: Source) -> list[str]:
+        """The model's captions of all images, `[num_images]`; empty where one cannot be read."""
+        found = self.collect(
+            _caption_rows(self.caption),
+            self.variables,
+            load=LoadImage(source=source, transform=self.transform.without_augmentation()),
+            num_examples=source.num_images,
+            batch_size=self.batch_size,
+        )
+        rows = np.nan_to_num(found.values, nan=PAD).astype(np.int32)
+        return [self.tokenizer.decode(row) for row in rows]
 
-        Returns:
-          per_row `[images, texts]`, as images see texts, and per_column `[images, texts]`, as texts
-          see images; NumPy arrays.
-        """
-        num_images, num_texts = _length(images), _length(texts)
-        per_row, per_column = np.empty((2, num_images, num_texts), np.float32)
-        score, size = _compile(self.similarity), _block_size(images, texts)
-        for i in range(0, num_images, size):
-            for t in range(0, num_texts, size):
-                block = score(_rows(images, i, size), _rows(texts, t, size))
-                place = slice(i, i + size), slice(t, t + size)
-                for whole, part in ((per_row, block.per_row), (per_column, block.per_column)):
-                    shape = whole[place].shape
-                    whole[place] = np.asarray(part)[: shape[0], : shape[1]]
-        return Similarity(per_row=per_row, per_column=per_column)
+    def search_texts(self, images: Features, texts: Features, **options: Any) -> Found:
+        """Searches texts for every image; options as `search`'s."""
+        score = ImagesToTexts(self.similarity)
+        return search(
+            *(self.needed(images), self.needed(texts)), score=score, mesh=self.mesh, **options
+        )
+
+    def search_images(self, texts: Features, images: Features, **options: Any) -> Found:
+        """Searches images for every text; options as `search`'s."""
+        score = TextsToImages(self.similarity)
+        return search(
+            *(self.needed(texts), self.needed(images)), score=score, mesh=self.mesh, **options
+        )
+
+    def needed(self, features: Features) -> Features:
+        """The features that the similarity looks at, so that no others travel to the devices."""
+        if not self.similarity.uses_tokens:
+            return {n: v for n, v in features.items() if n.endswith("_embed")}
+        return {n: v for n, v in features.items() if n.endswith(("_tokens", "_mask"))}
+
+    def _of_images(self, features: Callable, source: Source) -> Features:
+        key = source.fingerprint, getattr(features, "__name__", repr(features))
+        if key not in self._kept:
+            found = self._embed(
+                _of_field(features, "image"),
+                load=LoadImage(source=source, transform=self.transform.without_augmentation()),
+                count=source.num_images,
+                what="images",
+            )
+            self._kept[key] = found
+            while len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > _CACHE_BYTES:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[key]
 
     def _embed(
-        self, features: Callable[[PyTree, dict], Features], *, load: Loader, count: int
+        self, features: Callable[[PyTree, dict], Features], *, load: Loader, count: int, what: str
     ) -> Features:
-        return self.collect(
-            features, self.params, load=load, num_examples=count, batch_size=self.batch_size
+        found = self.collect(
+            features,
+            self.variables,
+            load=load,
+            num_examples=count,
+            batch_size=self.batch_size,
         )
+        broken = sum(_is_broken(found.values, missing=found.is_missing))
+        if broken:
+            raise RunError(
+                f"{broken} of {count} {what} have features that are not finite: the parameters "
+                "are broken; evaluate an earlier checkpoint, or train again with a lower "
+                "config.optimizer.learning_rate"
+            )
+        return found.values
 
 
-def _length(features: Features) -> int:
-    return len(next(iter(features.values())))
+def _is_broken(features: Features, *, missing: np.ndarray) -> np.ndarray:
+    """Which rows have a number that is not finite, of those that were read."""
+    bad = np.zeros(len(missing), bool)
+    for values in features.values():
+        if np.issubdtype(values.dtype, np.floating):
+            bad |= ~np.isfinite(values).reshape(len(values), -1).all(1)
+    return bad & ~missing
 
 
-def _block_size(images: Features, texts: Features) -> int:
-    """Rows scored at a time: all tokens of an image may meet all tokens of a text."""
-    tokens = [
-        math.prod(max(value.shape[1:-1] for value in features.values()))
-        for features in (images, texts)
-    ]
-    return max(1, min(_MAX_BLOCK, math.isqrt(_MAX_SIMILARITIES // math.prod(tokens))))
-
-
-def _rows(features: Features, start: int, size: int) -> Features:
-    """A block of rows, filled up by repeating the last one so that one shape is compiled."""
-    size = min(size, _length(features))
-    take = np.minimum(np.arange(start, start + size), _length(features) - 1)
-    return {name: values[take] for name, values in features.items()}
+def _bytes(features: Features) -> int:
+    return sum(values.nbytes for values in features.values())

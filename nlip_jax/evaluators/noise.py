@@ -1,8 +1,9 @@
-"""How well the noise probabilities find the noise, where it was planted and is known."""
+"""How well noise probabilities find the noise where it is known, and how far estimates agree."""
 
 import numpy as np
 
 from nlip_jax.data.source import TRUTH
+from nlip_jax.evaluators.correlation import average_ranks
 
 
 def evaluate_noise(
@@ -71,3 +72,46 @@ def calibration(
         for b in range(bins)
         if (place == b).any()
     ]
+
+
+def agreement(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """How far two estimates of the same examples agree, such as those of two episodes.
+
+    Args:
+      a: [n] noise probabilities; NaN where there is none.
+      b: [n] likewise; examples without a value in both are left out.
+
+    Returns:
+      spearman and pearson correlation; same_side_share, the share of examples that both call noisy
+      (0.5 and more) or both clean; kappa, the same beyond chance (Cohen, 1960); mean_difference,
+      the mean of |a - b|. What is not defined is left out: correlations with a constant, kappa
+      where both call all examples the same, everything without any example.
+    """
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = (np.asarray(values[known], np.float64) for values in (a, b))
+    if not len(a):
+        return {}
+    noisy_a, noisy_b = a >= 0.5, b >= 0.5
+    same = float(np.mean(noisy_a == noisy_b))
+    found = {
+        "spearman": _correlation(average_ranks(a), average_ranks(b)),
+        "pearson": _correlation(a, b),
+        "same_side_share": same,
+        "kappa": _kappa(same, noisy_a.mean(), noisy_b.mean()),
+        "mean_difference": float(np.mean(np.abs(a - b))),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Pearson's correlation of two `[n]` float64 arrays; None where one of them is constant."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
+
+
+def _kappa(same: float, share_a: float, share_b: float) -> float | None:
+    """Cohen's kappa of two yes-or-no judgements, from how often they say the same and yes."""
+    by_chance = share_a * share_b + (1 - share_a) * (1 - share_b)
+    return None if by_chance == 1 else float((same - by_chance) / (1 - by_chance))

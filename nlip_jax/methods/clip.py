@@ -59,13 +59,17 @@ class Clip(Method):
         """The images' numbers, where duplicates are looked for."""
         return ("image_id",) if self.finds_duplicates else ()
 
-    def image_features(self, params: PyTree, image: Array) -> Features:
+    def image_features(self, variables: PyTree, image: Array) -> Features:
         """Features of images alone, for evaluation: [b, h, w, 3] uint8."""
-        return self.model.apply({"params": params}, scale_image(image), method="encode_image")
+        return self.model.apply(variables, scale_image(image), method="encode_image")
 
-    def text_features(self, params: PyTree, tokens: Array) -> Features:
+    def pooled_features(self, variables: PyTree, image: Array) -> Features:
+        """What the image tower says before its projection, for evaluation: "pooled" [b, width]."""
+        return self.model.apply(variables, scale_image(image), method="pool_image")
+
+    def text_features(self, variables: PyTree, tokens: Array) -> Features:
         """Features of texts alone, for evaluation: [b, l] int32."""
-        return self.model.apply({"params": params}, tokens, method="encode_text")
+        return self.model.apply(variables, tokens, method="encode_text")
 
     def scalars(self, params: PyTree) -> dict[str, Array]:
         """Scale and bias of the logits."""

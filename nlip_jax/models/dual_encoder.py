@@ -91,6 +91,10 @@ class DualEncoder(nn.Module):
             outputs["image_tokens"] = self._embed(self.image_projection, features["tokens"])
         return outputs
 
+    def pool_image(self, image: Array) -> dict[str, Array]:
+        """What the image tower says of images before the projection: `pooled` `[b, width]`."""
+        return {"pooled": self.image(image, None)["pooled"].astype(jnp.float32)}
+
     def encode_text(self, tokens: Array, keys: Array | None = None) -> dict[str, Array]:
         """Encodes captions, `[b, l]` int32; in training with random keys, `[b]`.
 

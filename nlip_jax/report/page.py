@@ -15,7 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nlip_jax.files import write_atomically
 from nlip_jax.report import plots
-from nlip_jax.report.formats import format_number, format_value, group_results
+from nlip_jax.report.exhibits import clip_text
+from nlip_jax.report.formats import HEADINGS, format_number, format_value, group_results
 from nlip_jax.report.records import NoiseEstimate, RunReport
 from nlip_jax.report.thumbnails import thumbnail
 
@@ -29,7 +30,10 @@ ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.filters.update(number=format_number, value=format_value, thumbnail=thumbnail)
+ENVIRONMENT.filters.update(
+    number=format_number, value=format_value, thumbnail=thumbnail, clip=clip_text
+)
+ENVIRONMENT.globals.update(headings=HEADINGS)
 
 
 class Round(NamedTuple):

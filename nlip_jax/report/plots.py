@@ -14,9 +14,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator, PercentFormatter
 
-from nlip_jax.report.formats import format_number, format_value, is_share
+from nlip_jax.outcome import Curve
+from nlip_jax.report.formats import format_number, format_value, is_score, is_share
 from nlip_jax.report.records import NoiseEstimate
 
 # What matplotlib paints with -> the CSS variable it becomes. The values here only have to differ.
@@ -64,6 +65,7 @@ STYLE = {
 }
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 NUMBER = FuncFormatter(lambda value, _: format_number(value))
+HUNDREDFOLD = FuncFormatter(lambda value, _: format_number(100 * value))
 POINTS = 160  # of a curve; more are summed up by their mean and their range
 
 
@@ -243,16 +245,61 @@ def curve(
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(NUMBER)
-        axes.yaxis.set_major_formatter(PercentFormatter(1) if is_share(key) else NUMBER)
+        axes.yaxis.set_major_formatter(_ticks(key))
 
     last = format_value(key, values[-1])
     bad = len(values) - np.isfinite(values).sum()
     return _plot(
         paint,
         name=name,
-        title=key,
+        title=f"{key} x 100" if is_score(key) else key,
         note=last,
         text=f"{key} over the steps {steps[0]:,.0f} to {steps[-1]:,.0f}, ending at {last}"
         + (f"; {bad} values are not finite" if bad else ""),
         size=(3.6, 1.75),
+    )
+
+
+def _ticks(key: str) -> Formatter:
+    """How the values of a metric stand at an axis; as `format_value` writes them."""
+    if is_share(key):
+        return PercentFormatter(1)
+    return HUNDREDFOLD if is_score(key) else NUMBER
+
+
+def few_points(shown: Curve, *, name: str) -> Plot:
+    """What an evaluator measured at a few points, each of them marked.
+
+    Args:
+        shown: the points; those without a finite value are gaps.
+        name: prefix of the drawing's ids.
+    """
+    x, y = np.array(shown.points, np.float64).reshape(-1, 2).T
+    is_best = y == np.nanmax(y, initial=-np.inf)
+
+    def paint(axes: Axes) -> None:
+        axes.plot(x, y, color=LINE, marker="o", markersize=3.5)
+        if shown.log_x and x.min() > 0:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_formatter(NUMBER)
+        axes.margins(x=0.04, y=0.12)
+        axes.set(xlabel=shown.x_label, ylabel=shown.y_label)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(_ticks(shown.y_label))
+
+    values = ", ".join(
+        f"{format_value(shown.y_label, b)} at {format_number(a)}"
+        for a, b in zip(x, y, strict=True)
+    )
+    best = format_value(shown.y_label, y[is_best][0]) if is_best.any() else "NaN"
+    return _plot(
+        paint,
+        name=name,
+        title=shown.title,
+        note=f"best {best}",
+        text=f"{shown.y_label} over {shown.x_label}: {values}",
+        size=(3.6, 2.0),
     )

@@ -18,15 +18,16 @@ class Thumbnail(NamedTuple):
     pixelated: bool
 
 
-def thumbnail(image: np.ndarray) -> Thumbnail:
+def thumbnail(image: np.ndarray, largest: int = LARGEST) -> Thumbnail:
     """Encodes an image for inlining: PNG where it is tiny, a reduced JPEG otherwise.
 
     Args:
         image: `[h, w, 3]` uint8 RGB.
+        largest: longer side of the result in pixels, where the image is larger.
     """
     picture = Image.fromarray(image)
     tiny = max(picture.size) <= TINY
-    picture.thumbnail((LARGEST, LARGEST))
+    picture.thumbnail((largest, largest))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG" if tiny else "JPEG", quality=85, optimize=True)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")

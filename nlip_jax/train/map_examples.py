@@ -29,6 +29,19 @@ _LOG = logging.getLogger(__name__)
 _FRAGMENTS = 16  # of a pass: how much of it a killed run can lose is one part in so many
 
 
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """Results of all examples.
+
+    Attributes:
+      values: pytree of arrays `[n, ...]`, in the order of ids; NaN where nothing could be read.
+      is_missing: `[n]` bool, True there.
+    """
+
+    values: PyTree
+    is_missing: np.ndarray
+
+
 @functools.lru_cache(maxsize=32)
 def _compile(function: Callable[[PyTree, Batch], PyTree], mesh: Mesh) -> Callable:
     """The same function on the same mesh is compiled once, however often it is applied.
@@ -155,7 +168,7 @@ class Mapper:
         load: Loader,
         num_examples: int,
         batch_size: int,
-    ) -> PyTree:
+    ) -> Collected:
         """Results of all examples in memory on every process, `[n, ...]` in the order of ids.
 
         Those of examples that cannot be read are NaN, with one line that says how many of those
@@ -171,13 +184,14 @@ class Mapper:
         order = self.order(members=Ranges(num_examples), batch_size=batch_size, seed=None)
         # What fits in memory is read before a pool of processes would have started.
         threads = dataclasses.replace(self.reading, workers=0)
-        ids, results, failed = [], [], Counter()
+        ids, results, missing, failed = [], [], [], Counter()
         for rows, result in self._apply(
             function, params, load=load, order=order, start=0, reading=threads
         ):
             ids.append(rows.due[rows.valid])
             results.append(jax.tree.map(lambda values, keep=rows.valid: values[keep], result))
             bad = rows.is_replaced & rows.valid
+            missing.append(bad[rows.valid])
             failed.update(KINDS[kind] for kind in rows.failed_kind[bad, 0])
         if failed:
             _LOG.warning(
@@ -185,11 +199,11 @@ class Mapper:
                 *(failed.total(), sum(map(len, ids)), dict(failed)),
             )
         own_ids = np.concatenate(ids)
-        own = jax.tree.map(lambda *rows: np.concatenate(rows), *results)
+        own = jax.tree.map(lambda *rows: np.concatenate(rows), *results), np.concatenate(missing)
         if jax.process_count() == 1:
             place = np.argsort(own_ids)
-            return jax.tree.map(lambda rows: rows[place], own)
-        return jax.tree.map(lambda rows: _gather_rows(own_ids, rows, num_examples), own)
+            return Collected(*jax.tree.map(lambda rows: rows[place], own))
+        return Collected(*jax.tree.map(lambda rows: _gather_rows(own_ids, rows, num_examples), own))
 
 
 def _fetch(rows: RowInfo, result: PyTree) -> tuple[RowInfo, PyTree]:

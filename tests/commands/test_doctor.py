@@ -87,3 +87,81 @@ def test_the_rate_of_an_earlier_run(command, tiny, tmp_path):
     code, out, err = command("doctor", *tiny, f"--workdir={workdir}", "--sample=5")
     assert code == 0, err
     assert "for 400 a second (what the run in this workdir could take)" in out
+
+
+def write_classes(folder, names, *, bad=()):
+    for i, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        data = encode(pixels(i, 8, 8))
+        (folder / name / "0.jpg").write_bytes(data[: len(data) // 2] if name in bad else data)
+
+
+SAME = ("airplane", "bird", "cat", "deer", "dog", "horse", "ship", "truck")
+CIFAR10, STL10 = (*SAME, "automobile", "frog"), (*SAME, "car", "monkey")
+
+
+def test_evaluation_sets_alone(command, tmp_path):
+    """No data, no vocabulary; it goes on after what is bad, and says all of it."""
+    sets = tmp_path / "sets"
+    write_classes(sets / "cifar10" / "test", CIFAR10)
+    write_classes(sets / "stl10" / "test", STL10, bad=("cat",))
+    write_classes(sets / "gtsrb" / "test", ("00000", "halt"))
+    file = tmp_path / "doctor.json"
+    group = "group=protoclip,layout=image_folder,sets=cars+cifar10+gtsrb+stl10"
+    arguments = (
+        f"--config=configs/evaluation_sets.py:{sets},{group}",
+        f"--workdir={tmp_path / 'w'}",
+        "--evaluation",
+        f"--json={file}",
+    )
+    code, out, err = command("doctor", *arguments, "--sample=100")
+    assert code == 1, err
+    lines = out.splitlines()
+    assert lines[-1] == "1 of 4 evaluation sets are good"
+    good = (
+        "zero_shot/cifar10: 10 images, 10 classes (airplane, automobile, bird, ...), 1 to 1 images "
+        "a class, 18 templates (a photo of a {}., a blurry photo of a {}., a black and white photo "
+        "of a {}., ...)"
+    )
+    assert good in lines
+    bad = [line for line in lines if line.startswith("bad: ")]
+    assert len(bad) == 3
+    assert "zero_shot/cars: config.evaluators.zero_shot.cars.image_folder: root=" in bad[0]
+    assert "1 folder without a class name (halt) and 42 class names without" in bad[1]
+    assert "zero_shot/stl10: image 3, " in bad[2] and "cat/0.jpg" in bad[2]
+    numbers = json.loads(file.read_text())
+    assert numbers["doctor/bad_sets"] == 3 and numbers["doctor/zero_shot/cars/problems"] == 1
+    assert numbers["doctor/zero_shot/cifar10/images"] == 10
+    assert numbers["doctor/zero_shot/cifar10/templates"] == 18
+
+    one = arguments[0].replace("cars+cifar10+gtsrb+stl10", "cifar10")
+    code, out, err = command("doctor", one, *arguments[1:])
+    assert code == 0, err
+    assert out.splitlines()[-1] == "1 of 1 evaluation sets are good"
+
+
+def test_all_kinds_of_evaluation_sets(command, tiny, tmp_path):
+    code, out, err = command("doctor", *tiny, f"--workdir={tmp_path / 'w'}", "--evaluation")
+    assert code == 0, err
+    assert "retrieval/scenes: 30 images, 30 captions" in out
+    assert "11 templates" in out and "2 of 2 evaluation sets are good" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--evaluation=some",), "--evaluation=some: takes no value"),
+        (("--evaluation", "--rate=5"), "--rate=5: --evaluation measures no speed"),
+        (("--evaluation", "--sample=0"), "--sample=0"),
+    ],
+)
+def test_wrong_flags_of_evaluation(command, tiny, tmp_path, flags, words):
+    code, _, err = command("doctor", *tiny, f"--workdir={tmp_path / 'w'}", *flags)
+    assert code == 2 and words in err
+
+
+def test_no_evaluation_sets(command, tmp_path):
+    code, _, err = command(
+        "doctor", "--config=configs/base.py", f"--workdir={tmp_path / 'w'}", "--evaluation"
+    )
+    assert code == 2 and "config.evaluators has no sets" in err

@@ -4,7 +4,7 @@ import fnmatch
 
 import pytest
 
-from configs import base, quickstart
+from configs import base, evaluators, quickstart
 from nlip_jax.commands.ranges import RANGES, check_numbers
 from nlip_jax.config import flatten
 from nlip_jax.errors import UsageError
@@ -16,7 +16,12 @@ def test_the_defaults_are_fine():
 
 
 def test_every_range_means_a_field():
-    names = flatten(quickstart.get_config())
+    config = quickstart.get_config()
+    config.evaluators.judgement.cxc = evaluators.judgement("captions.json", sis="sis.csv")
+    for kind in ("linear_probe", "few_shot", "knn"):
+        config.evaluators[kind].x = getattr(evaluators, kind)(*[evaluators.class_scenes()] * 2)
+    config.evaluators.clustering.x = evaluators.clustering("zip", evaluators.zip_set())
+    names = flatten(config)
     for pattern in RANGES:
         assert fnmatch.filter(names, pattern), pattern
 

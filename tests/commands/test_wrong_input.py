@@ -48,7 +48,7 @@ def make_tar(path, *, caption=b"a red circle", count=3):
         ("--config.compilation_cache=", ["compilation_cache=''", "auto or none"]),
         ("--config.batch_size=20", ["20", "8 devices", "multiple of 8"]),
         ("--config.batch_size=many", ["batch_size", "many"]),
-        ("--config.evaluation.batch_size=20", ["evaluation.batch_size"]),
+        ("--config.evaluation.rows_per_device=0", ["evaluation.rows_per_device=0", "[1, inf)"]),
         ("--config.mesh.fsdp=3", ["mesh.fsdp=3", "8 devices"]),
         ("--config.mesh.tensor=3", ["mesh.tensor=3", "8 devices"]),
         ("--config.mesh.tensor=4", ["query", "mesh.tensor=4"]),  # two heads

@@ -47,25 +47,33 @@ def towers(
     *,
     similarity=DOT,
     image_features=None,
+    pooled_features=None,
     text_features=None,
+    devices: int = 8,
 ) -> Towers:
     """Embeddings of image i and of text i are row i of the tables [n, d]."""
 
-    def look_up_image(params, image):
-        return {"image_embed": params["image"][image[:, 0, 0, 0].astype(jnp.int32)]}
+    def look_up_image(variables, image):
+        return {"image_embed": variables["image"][image[:, 0, 0, 0].astype(jnp.int32)]}
 
-    def look_up_text(params, tokens):
-        return {"text_embed": params["text"][tokens[:, 0]]}
+    def look_up_pooled(variables, image):
+        return {"pooled": 3 * variables["image"][image[:, 0, 0, 0].astype(jnp.int32)]}
 
+    def look_up_text(variables, tokens):
+        return {"text_embed": variables["text"][tokens[:, 0]]}
+
+    mesh = mesh_of(devices)
     return Towers(
-        params={"image": jnp.asarray(image_table), "text": jnp.asarray(text_table)},
+        variables={"image": jnp.asarray(image_table), "text": jnp.asarray(text_table)},
         image_features=image_features or look_up_image,
+        pooled_features=pooled_features or look_up_pooled,
         text_features=text_features or look_up_text,
         similarity=similarity,
         tokenizer=LastNumber(),
         transform=ImageTransform(size=4, flip=True),
-        collect=Mapper(mesh=mesh_of(8), reading=Reading(threads=0)).collect,
-        batch_size=8,
+        collect=Mapper(mesh=mesh, reading=Reading(threads=0)).collect,
+        batch_size=8 if 8 % devices == 0 else 3 * devices,
+        mesh=mesh,
     )
 
 

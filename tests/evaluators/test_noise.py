@@ -2,10 +2,24 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy import stats
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    cohen_kappa_score,
+    mean_absolute_error,
+    roc_auc_score,
+)
 
 from nlip_jax.data.source import TRUTH
-from nlip_jax.evaluators.noise import auc, average_precision, calibration, evaluate_noise
+from nlip_jax.evaluators.noise import (
+    agreement,
+    auc,
+    average_precision,
+    calibration,
+    evaluate_noise,
+)
 
 
 @pytest.fixture(params=[None, 1, 0], ids=["distinct", "some ties", "many ties"])
@@ -95,3 +109,62 @@ def test_float32_probabilities_of_many_pairs_lose_nothing():
     results = evaluate_noise(noise_prob, truth)
     assert results["calibration_error"] < 1e-6
     assert results["auc"] == 0.5
+
+
+def test_brier_and_calibration_curve_are_scikit_learns(scored):
+    scores, positive = scored
+    results = evaluate_noise(scores, positive.astype(np.int8))
+    assert results["brier"] == pytest.approx(brier_score_loss(positive, scores))
+    # Its bins include their upper edge, ours their lower: they agree away from the edges.
+    inside = np.abs(scores * 10 - np.round(scores * 10)) > 1e-9
+    if inside.any():
+        rate, mean = calibration_curve(positive[inside], scores[inside], n_bins=10)
+        table = calibration(scores[inside], positive[inside])
+        np.testing.assert_allclose([row[:2] for row in table], np.stack([mean, rate], 1))
+
+
+@pytest.mark.parametrize("digits", [None, 1, 0])
+def test_agreement_is_scipys_and_scikit_learns(digits):
+    rng = np.random.default_rng(0)
+    a = rng.beta(0.5, 0.5, 400)
+    b = np.clip(a + rng.normal(0, 0.2, 400), 0, 1)
+    if digits is not None:  # many ties
+        a, b = a.round(digits), b.round(digits)
+    found = agreement(a, b)
+    sides = a >= 0.5, b >= 0.5
+    assert found == pytest.approx(
+        {
+            "spearman": stats.spearmanr(a, b).statistic,
+            "pearson": stats.pearsonr(a, b).statistic,
+            "same_side_share": np.mean(sides[0] == sides[1]),
+            "kappa": cohen_kappa_score(*sides),
+            "mean_difference": mean_absolute_error(a, b),
+        },
+        abs=1e-12,
+    )
+    assert agreement(b, a) == pytest.approx(found)
+
+
+def test_agreement_of_an_estimate_with_itself_and_its_opposite():
+    a = np.array([0.1, 0.2, 0.9, 0.6, 0.4], np.float32)
+    assert agreement(a, a) == pytest.approx(
+        dict.fromkeys(("spearman", "pearson", "same_side_share", "kappa"), 1.0)
+        | {"mean_difference": 0.0}
+    )
+    opposite = agreement(a, 1 - a)
+    assert opposite["spearman"] == pytest.approx(-1) and opposite["same_side_share"] == 0
+
+
+def test_examples_without_a_value_in_both_are_left_out():
+    a = np.array([0.1, np.nan, 0.9, 0.6, 0.4])
+    b = np.array([0.3, 0.5, 0.7, np.nan, 0.2])
+    both = [0, 2, 4]
+    assert agreement(a, b) == agreement(a[both], b[both])
+    assert agreement(np.full(3, np.nan), np.zeros(3)) == {}
+
+
+def test_what_is_not_defined_is_left_out():
+    constant = agreement(np.full(4, 0.2), np.array([0.1, 0.2, 0.3, 0.4]))
+    assert constant == pytest.approx({"same_side_share": 1.0, "mean_difference": 0.1})
+    one_side = agreement(np.array([0.1, 0.2]), np.array([0.9, 0.8]))
+    assert one_side["kappa"] == 0 and one_side["same_side_share"] == 0

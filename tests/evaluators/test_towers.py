@@ -1,48 +1,11 @@
-"""The trained model as evaluators see it: scores block by block, compiled once."""
-
-import dataclasses
+"""The trained model as evaluators see it: embeds once, compiles once, notices broken parameters."""
 
 import numpy as np
 import pytest
 from fakes import Numbered, normal, towers
 
-from nlip_jax.evaluators import base
-from nlip_jax.losses.similarity import dot, token_max
-from nlip_jax.methods.similarities import DOT, TOKEN_MAX
-
-
-@pytest.mark.parametrize(("images", "texts"), [(1, 1), (5, 12), (6, 6), (13, 2)])
-def test_blocks_make_the_whole(images, texts, monkeypatch):
-    monkeypatch.setattr(base, "_MAX_BLOCK", 6)
-    image, text = normal(images, 8), normal(texts, 8, seed=1)
-    found = towers(image, text).score({"image_embed": image}, {"text_embed": text})
-    for scores in (found.per_row, found.per_column):
-        np.testing.assert_allclose(scores, image @ text.T, rtol=1e-5, atol=1e-6)
-        assert scores.dtype == np.float32
-
-
-def test_scores_of_tokens_differ_by_direction(monkeypatch):
-    monkeypatch.setattr(base, "_MAX_SIMILARITIES", 4 * 4 * 3 * 5)  # blocks of four
-    image, text = normal(7, 3, 8), normal(9, 5, 8, seed=1)
-    mask = np.arange(5)[None] < np.arange(9)[:, None] % 5 + 1
-    found = towers(image, text, similarity=TOKEN_MAX).score(
-        {"image_tokens": image, "image_embed": image[:, 0]},
-        {"text_tokens": text, "text_mask": mask, "text_embed": text[:, 0]},
-    )
-    whole = token_max(image, text, column_mask=mask)
-    np.testing.assert_allclose(found.per_row, whole.per_row, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.per_column, whole.per_column, rtol=1e-5, atol=1e-6)
-    assert np.abs(found.per_row - found.per_column).max() > 0.1
-
-
-def test_blocks_of_tokens_stay_small():
-    def tokens(count):
-        return {"embed": np.empty((2000, 8)), "tokens": np.empty((2000, count, 8))}
-
-    pooled = {"embed": np.empty((2000, 8))}
-    assert base._block_size(pooled, pooled) == 512
-    assert base._block_size(tokens(197), tokens(77)) ** 2 * 197 * 77 <= 2**26
-    assert base._block_size(tokens(10**5), tokens(10**5)) == 1
+from nlip_jax.data.failures import ReadError
+from nlip_jax.errors import RunError
 
 
 def test_a_second_evaluation_compiles_nothing():
@@ -50,39 +13,35 @@ def test_a_second_evaluation_compiles_nothing():
     traced = []
 
     class Model:
-        def image_features(self, params, image):
+        def image_features(self, variables, image):
             traced.append("image")
-            return {"image_embed": params["image"][image[:, 0, 0, 0]]}
+            return {"image_embed": variables["image"][image[:, 0, 0, 0]]}
 
-        def text_features(self, params, tokens):
+        def text_features(self, variables, tokens):
             traced.append("text")
-            return {"text_embed": params["text"][tokens[:, 0]]}
-
-        def compare(self, *sides):
-            traced.append("similarity")
-            return dot(*sides)
+            return {"text_embed": variables["text"][tokens[:, 0]]}
 
     model = Model()
     for _ in range(2):  # as two evaluations during training: the towers are made anew
         made = towers(
             table,
             table,
-            similarity=dataclasses.replace(DOT, compare=model.compare),
             image_features=model.image_features,
             text_features=model.text_features,
         )
         images = made.embed_images(Numbered(num_images=20))
         texts = made.embed_texts([f"number {i}" for i in range(20)])
         np.testing.assert_array_equal(images["image_embed"], table)
-        assert (made.score(images, texts).per_row.argmax(1) == np.arange(20)).all()
-    assert sorted(traced) == ["image", "similarity", "text"]
+        found = made.search_texts(images, texts, right=np.arange(20)[:, None])
+        assert not found.rank.any()
+    assert sorted(traced) == ["image", "text"]
 
 
 def test_images_are_not_augmented():
     made = towers(normal(3, 4), normal(3, 4))
     assert made.transform.is_random
 
-    def pixels(params, image):
+    def pixels(variables, image):
         return {"image_embed": image.astype(np.float32).reshape(len(image), -1)}
 
     class Gradient(Numbered):
@@ -92,3 +51,50 @@ def test_images_are_not_augmented():
     made = towers(normal(3, 4), normal(3, 4), image_features=pixels)
     for row in made.embed_images(Gradient(num_images=9))["image_embed"]:
         np.testing.assert_array_equal(row, np.arange(48))
+
+
+class Counted(Numbered):
+    """Counts how often its images are read."""
+
+    reads = 0
+
+    def picture(self, image_id):
+        Counted.reads += 1
+        return super().picture(image_id)
+
+
+def test_images_of_several_evaluators_are_embedded_once():
+    made, table = towers(normal(9, 4), normal(9, 4)), normal(9, 4)
+    Counted.reads = 0
+    for _ in range(3):
+        np.testing.assert_array_equal(made.embed_images(Counted(9))["image_embed"], table)
+    once = Counted.reads
+    np.testing.assert_array_equal(made.pool_images(Counted(9)), 3 * table)
+    assert once and Counted.reads == 2 * once
+    made.embed_images(Counted(9, fingerprint="other images"))
+    assert Counted.reads == 3 * once
+
+
+@pytest.mark.parametrize("side", ["images", "captions", "texts"])
+def test_broken_parameters_are_noticed(side):
+    table = normal(9, 4)
+    table[3] = np.nan
+    made = towers(table, table)
+    run = {
+        "images": lambda: made.embed_images(Numbered(9)),
+        "captions": lambda: made.embed_captions(Numbered(9, owners=tuple(range(9)))),
+        "texts": lambda: made.embed_texts([f"number {i}" for i in range(9)]),
+    }
+    with pytest.raises(RunError, match=f"1 of 9 {side} have features that are not finite.*earlier"):
+        run[side]()
+
+
+def test_what_cannot_be_read_is_not_broken():
+    class Damaged(Numbered):
+        def picture(self, image_id):
+            if image_id == 4:
+                raise ReadError("damaged_image", "cut short")
+            return super().picture(image_id)
+
+    found = towers(normal(9, 4), normal(9, 4)).embed_images(Damaged(9))["image_embed"]
+    np.testing.assert_array_equal(np.isnan(found).all(1), np.arange(9) == 4)

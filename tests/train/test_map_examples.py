@@ -66,7 +66,9 @@ def test_collected_results_stand_in_the_order_of_ids(n):
     def two(params, batch):
         return {"id": batch["x"][:, 0], "rows": batch["x"][:, None] * params}
 
-    results = mapper().collect(two, ONE, load=LoadNumber(), num_examples=n, batch_size=8)
+    found = mapper().collect(two, ONE, load=LoadNumber(), num_examples=n, batch_size=8)
+    assert not found.is_missing.any() and len(found.is_missing) == n
+    results = found.values
     np.testing.assert_array_equal(results["id"], np.arange(n))
     assert results["rows"].shape == (n, 1, 2)
     assert not results["rows"][:, 0, 1].any()  # passes read epoch 0
@@ -83,7 +85,7 @@ def test_split_parameters_do_not_split_the_results(fsdp):
         return batch["x"] @ params
 
     result = made.collect(product, params, load=LoadNumber(), num_examples=20, batch_size=8)
-    np.testing.assert_array_equal(result, np.arange(20)[:, None] * np.arange(16.0))
+    np.testing.assert_array_equal(result.values, np.arange(20)[:, None] * np.arange(16.0))
 
 
 # --- on disk --------------------------------------------------------------------------------------
@@ -295,6 +297,7 @@ def test_examples_that_take_no_part_are_not_looked_at(tmp_path):
 
 
 def test_collected_results_say_what_could_not_be_read(caplog):
-    results = mapper().collect(identity, ONE, load=LoadSome(), num_examples=20, batch_size=8)
-    np.testing.assert_array_equal(np.isnan(results), np.arange(20) % 5 == 2)
+    found = mapper().collect(identity, ONE, load=LoadSome(), num_examples=20, batch_size=8)
+    np.testing.assert_array_equal(found.is_missing, np.arange(20) % 5 == 2)
+    np.testing.assert_array_equal(np.isnan(found.values), found.is_missing)
     assert "4 of 20 examples" in caplog.text and "damaged_image" in caplog.text

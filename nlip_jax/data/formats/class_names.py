@@ -1,5 +1,6 @@
-"""Captions of labelled images: a template filled with the name of the class."""
+"""Captions of labelled images: a template filled with the name of the class, or its folder."""
 
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ class Labels:
     template: str
     names: dict[str, str]
 
+    def checksum(self, caption: str) -> int:
+        """32 bits by which rows know their caption."""
+        return caption_checksum(caption)
+
     def caption(self, folder: str) -> str:
         """The caption of the images in a folder."""
         name = self.names.get(folder, folder.replace("_", " "))
@@ -37,6 +42,31 @@ class Labels:
         """
         caption = self.caption(folder)
         if caption_checksum(caption) != checksum:
+            raise ReadError("unreadable_caption", f"{caption!r} is not what was indexed")
+        return [[caption]]
+
+
+@dataclass(frozen=True)
+class FolderNames:
+    """Folders as their own captions: for sets whose classes are named when they are opened."""
+
+    def checksum(self, caption: str) -> int:
+        """64 bits that tell all folders of a set apart."""
+        digest = hashlib.blake2b(caption.encode("utf-8", "replace"), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
+
+    def caption(self, folder: str) -> str:
+        """The folder, as captions are cleaned."""
+        return "".join(clean([folder]))
+
+    def checked_caption(self, folder: str, checksum: int) -> list[list[str]]:
+        """The folder, which must be the one that was indexed.
+
+        Raises:
+          ReadError: it is another.
+        """
+        caption = self.caption(folder)
+        if self.checksum(caption) != checksum:
             raise ReadError("unreadable_caption", f"{caption!r} is not what was indexed")
         return [[caption]]
 

@@ -1,6 +1,5 @@
 """A folder of images with a file of captions."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,25 +28,29 @@ class FolderFormat:
     Attributes:
       root: folder that relative paths start from; empty takes the folder of the captions file.
       splits: takes only images whose record has one of these as "split"; empty takes all.
+      language: takes the captions that records have under this name, as in Crossmodal-3600; empty
+        for records with captions of one language.
     """
 
     root: str = ""
     splits: tuple[str, ...] = ()
+    language: str = ""
 
     name: ClassVar[str] = "folder"
-    extensions: ClassVar[tuple[str, ...]] = ("json", "txt", "token")
+    extensions: ClassVar[tuple[str, ...]] = ("json", "jsonl", "txt", "token")
     row: ClassVar[np.dtype] = np.dtype([("image", "<u4")])
     num_caption_keys: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
         """The options that decide what the rows are."""
-        return {"splits": list(self.splits)}
+        options = {"splits": list(self.splits)}
+        return options | {"language": self.language} if self.language else options
 
     def scan(self, path: str, storage: Storage) -> Scan:
         """Finds the images with captions."""
         file = storage.open(path)
         try:
-            captions = _parse(path, file, self.splits)
+            captions = self._parse(path, file)
             collector = Collector(self.row)
             for number, (name, values) in enumerate(captions.items()):
                 if name:
@@ -63,9 +66,16 @@ class FolderFormat:
         """Opens a captions file that was scanned."""
         file = storage.open(path)
         try:
-            return _OpenFolder(self, path, _parse(path, file, self.splits), storage)
+            return _OpenFolder(self, path, self._parse(path, file), storage)
         finally:
             file.close()
+
+    def _parse(self, path: str, file: File) -> dict[str, list[Any]]:
+        data = file.read(0, file.status.size)
+        try:
+            return parse_caption_file(data, splits=self.splits, language=self.language)
+        except ValueError as error:
+            raise UsageError(f"captions file {path}: {error}") from error
 
 
 class _OpenFolder:
@@ -89,10 +99,3 @@ class _OpenFolder:
 
     def key(self, row: np.void) -> str:
         return self._names[row["image"]]
-
-
-def _parse(path: str, file: File, splits: Sequence[str]) -> dict[str, list[Any]]:
-    try:
-        return parse_caption_file(file.read(0, file.status.size), splits=splits)
-    except ValueError as error:
-        raise UsageError(f"captions file {path}: {error}") from error

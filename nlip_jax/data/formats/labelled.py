@@ -9,8 +9,8 @@ import numpy as np
 from nlip_jax.data.failures import ReadError
 from nlip_jax.data.formats.base import Scan
 from nlip_jax.data.formats.class_names import (
+    FolderNames,
     Labels,
-    caption_checksum,
     check_template,
     read_class_names,
 )
@@ -80,7 +80,7 @@ class LabelledFormat:
                     names.add(member.name)
                     caption = labels.caption(folder) if folder else None
                     row = (member.offset, member.packed, member.size)
-                    checksum = caption_checksum(caption or "")
+                    checksum = labels.checksum(caption or "")
                     texts = read_texts({"folder": caption})
                     collector.add((*row, checksum), key=member.name, texts=texts)
             return collector.scan(file.status)
@@ -93,15 +93,35 @@ class LabelledFormat:
         """Opens a ZIP file that was scanned."""
         return _OpenZip(storage.open(path), self._labels(storage))
 
-    def _labels(self, storage: Storage) -> Labels:
+    def _labels(self, storage: Storage) -> Labels | FolderNames:
         names = read_class_names(self.class_names, storage) if self.class_names else {}
         return Labels(self.template, names)
+
+
+@dataclass(frozen=True)
+class ClassZipFormat(LabelledFormat):
+    """A ZIP file of CLASS/IMAGE.jpg as a labelled set: rows tell the folders of images apart."""
+
+    template: str = "{}"
+
+    name: ClassVar[str] = "zip"
+    row: ClassVar[np.dtype] = np.dtype(
+        [("offset", "<u8"), ("packed", "<u4"), ("size", "<u4"), ("caption", "<u8")]
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """No option decides what the rows are."""
+        return {}
+
+    def _labels(self, storage: Storage) -> FolderNames:
+        del storage
+        return FolderNames()
 
 
 class _OpenZip:
     """Reads members by the place of their header."""
 
-    def __init__(self, file: File, labels: Labels) -> None:
+    def __init__(self, file: File, labels: Labels | FolderNames) -> None:
         self._file, self._labels = file, labels
 
     def image(self, row: np.void) -> bytes:

@@ -1,5 +1,6 @@
 """Reads `tf.train.Example` protos without TensorFlow."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -24,16 +25,34 @@ def parse_example(data: bytes) -> dict[str, list[bytes]]:
     Raises:
       ValueError: it is none.
     """
-    try:
-        example = _message_class().FromString(data)
-    except DecodeError as error:
-        raise ValueError(f"no tf.train.Example: {error}") from error
-    features = example.features.feature.items()
     return {
         name: list(feature.bytes_list.value)
-        for name, feature in features
+        for name, feature in _features(data).items()
         if feature.HasField("bytes_list")
     }
+
+
+def parse_integers(data: bytes) -> dict[str, list[int]]:
+    """The features of an `Example` that hold integers.
+
+    Args:
+      data: a serialized `tf.train.Example`.
+
+    Raises:
+      ValueError: it is none.
+    """
+    return {
+        name: list(feature.int64_list.value)
+        for name, feature in _features(data).items()
+        if feature.HasField("int64_list")
+    }
+
+
+def _features(data: bytes) -> Mapping[str, Any]:
+    try:
+        return _message_class().FromString(data).features.feature
+    except DecodeError as error:
+        raise ValueError(f"no tf.train.Example: {error}") from error
 
 
 @cache
@@ -41,7 +60,7 @@ def _message_class() -> Any:
     """The message class, in a pool of its own: TensorFlow and TFDS have others of that name.
 
     The layout is that of tensorflow/core/example/{example,feature}.proto, without the lists of
-    numbers, which are skipped as unknown fields.
+    floats, which are skipped as unknown fields.
     """
     field = descriptor_pb2.FieldDescriptorProto
 
@@ -58,6 +77,8 @@ def _message_class() -> Any:
         )
 
     value = field(name="value", number=1, label=field.LABEL_REPEATED, type=field.TYPE_BYTES)
+    integer = field(name="value", number=1, label=field.LABEL_REPEATED, type=field.TYPE_INT64)
+    integer.options.packed = True
     key = field(name="key", number=1, label=field.LABEL_OPTIONAL, type=field.TYPE_STRING)
     entry = message("FeatureEntry", key, one("value", 2, "Feature"), options={"map_entry": True})
     feature = one("feature", 1, "Features.FeatureEntry")
@@ -67,7 +88,12 @@ def _message_class() -> Any:
         package=_PACKAGE,
         message_type=[
             message("BytesList", value),
-            message("Feature", one("bytes_list", 1, "BytesList")),
+            message("Int64List", integer),
+            message(
+                "Feature",
+                one("bytes_list", 1, "BytesList"),
+                one("int64_list", 3, "Int64List"),
+            ),
             message("Features", feature, nested_type=[entry]),
             message("Example", one("features", 1, "Features")),
         ],

@@ -96,6 +96,16 @@ class IndexedSource:
             return int(example_id)
         return int(self.index.caption_starts.searchsorted(example_id, side="right")) - 1
 
+    def image_ids(self, example_ids: np.ndarray) -> np.ndarray:
+        """The images of many examples, `[n]` int64; numbers that are none are refused as above."""
+        example_ids = np.asarray(example_ids, np.int64)
+        for end in (example_ids.min(initial=0), example_ids.max(initial=0)):
+            if len(example_ids) and not 0 <= end < len(self):
+                raise IndexError(f"example {end} of {len(self)}")
+        if self.draws_captions:
+            return example_ids
+        return self.index.caption_starts.searchsorted(example_ids, side="right") - 1
+
     def picture(self, image_id: int) -> bytes:
         """The image file as it lies in its shard.
 

@@ -1,16 +1,18 @@
 """A split of a TFDS data set that was prepared as ArrayRecord."""
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from nlip_jax.data.failures import ReadError
-from nlip_jax.data.formats.tf_example import parse_example
+from nlip_jax.data.formats.tf_example import parse_example, parse_integers
 from nlip_jax.data.source import Place
 from nlip_jax.errors import UsageError
+
+_Parsed = TypeVar("_Parsed")
 
 
 class TfdsSplit:
@@ -27,6 +29,8 @@ class TfdsSplit:
       name: with configuration and version.
       shapes: by the name of every feature of bytes or texts its shape, with None for a length that
         varies; "/" leads into nested features.
+      class_names: by the name of every feature that is a class label its names, in the order of
+        the labels; empty for one that has none.
       identity: what is the same for copies of the same data, as plain values.
 
     Raises:
@@ -37,6 +41,7 @@ class TfdsSplit:
         builder = _find_builder(name, data_dir)
         self.name = builder.info.full_name
         self.shapes = _byte_shapes(builder.info.features.get_serialized_info())
+        self.class_names = _class_names(builder.info.features)
         self._records = _open(builder, split, name, data_dir)
         files = builder.info.splits[split].file_instructions
         self._paths = tuple(file.filename for file in files)
@@ -54,8 +59,19 @@ class TfdsSplit:
         Raises:
           ReadError: it cannot be read.
         """
+        return self._read(number, parse_example)
+
+    def integers(self, number: int) -> dict[str, list[int]]:
+        """The features of a record that hold integers.
+
+        Raises:
+          ReadError: it cannot be read.
+        """
+        return self._read(number, parse_integers)
+
+    def _read(self, number: int, parse: Callable[[bytes], _Parsed]) -> _Parsed:
         try:
-            return parse_example(self._records[number])
+            return parse(self._records[number])
         except (RuntimeError, ValueError) as error:
             raise ReadError("shard_unreadable", f"the record cannot be read ({error})") from error
 
@@ -125,6 +141,17 @@ def _byte_shapes(infos: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[
         elif np.dtype(info.np_dtype).kind == "O":
             shapes[prefix + name] = tuple(info.shape)
     return shapes
+
+
+def _class_names(features: Any, prefix: str = "") -> dict[str, tuple[str, ...]]:
+    names = {}
+    for name, feature in features.items() if hasattr(features, "items") else ():
+        if hasattr(feature, "int2str"):  # a ClassLabel; it may know nothing but their number
+            known = feature.names if feature.num_classes else []
+            are_numbers = known == [str(number) for number in range(len(known))]
+            names[prefix + name] = () if are_numbers else tuple(known)
+        names |= _class_names(feature, f"{prefix}{name}/")
+    return names
 
 
 def _first_line(error: Exception) -> str:

@@ -41,6 +41,8 @@ LAYOUTS = {
         ],
     },
     "mapping": {"a.jpg": "a1", "sub/b.jpg": ["b1", "b2"]},
+    "lines of records": '{"file": "a.jpg", "caption": "a1"}\n'
+    '{"file": "sub/b.jpg", "caption": ["b1", "b2"]}\n',
     "token": "a.jpg#0\ta1\nsub/b.jpg#0\tb1\r\n\nsub/b.jpg#1\tb2",
     "token without numbers": "a.jpg\ta1\nsub/b.jpg\tb1\nsub/b.jpg\tb2\n",
 }
@@ -84,6 +86,38 @@ def test_splits(images):
     assert len(contents(FolderFormat(), path)) == 4
 
 
+# Crossmodal-3600 as it is given out, with fields that do not matter here.
+XM3600 = "\n".join(
+    json.dumps(
+        {
+            "image/key": key,
+            "image/locale": "de",
+            "de": {"caption": captions, "caption/tokenized": captions},
+            "en": {"caption": [f"{c} in English" for c in captions]},
+        }
+    )
+    for key, captions in (("a", ["a1"]), ("sub/b", ["b1", "b2"]))
+)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_languages(images, count):
+    path = write(images, "\n".join(XM3600.split("\n")[:count]))
+    german = [("a.jpg", A, ["a1"]), ("sub/b.jpg", B, ["b1", "b2"])]
+    assert contents(FolderFormat(language="de"), path) == german[:count]
+    assert contents(FolderFormat(language="en"), path)[0][2] == ["a1 in English"]
+    assert left_out(scan(FolderFormat(language="fr"), path)) == {"without_caption": count}
+    records = [{"file": "a.jpg", "de": "a1"}, {"file": "sub/b.jpg", "de": ["b1", "b2"]}]
+    assert contents(FolderFormat(language="de"), write(images, records)) == german
+    assert FolderFormat().identity() != FolderFormat(language="de").identity()
+
+
+@pytest.mark.parametrize("layout", ["coco", "mapping", "token"])
+def test_layouts_without_languages(images, layout):
+    with pytest.raises(UsageError, match=r"language='de': only .*records have several"):
+        FolderFormat(language="de").scan(write(images, LAYOUTS[layout]), Storage())
+
+
 def test_what_is_of_no_use_is_counted(images):
     document = {
         "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(5)],
@@ -123,6 +157,7 @@ def test_texts_of_the_world(images):
         ("no tab", "neither JSON nor FILE<tab>caption in the line 'no tab'"),
         ("{", "captions file .*: Expecting"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"file": "a.jpg", "caption": "a"}\n{"file', "line 2 is no JSON"),
         ("[1]", "record 0 has no filename or .*: int"),
         ('[{"url": "x", "caption": "y"}]', "record 0 has no filename or .*: url, caption"),
         ('{"images": [{"file_name": "x"}], "annotations": []}', "has no 'id'"),

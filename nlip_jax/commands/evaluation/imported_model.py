@@ -1,0 +1,145 @@
+"""`--model=package.module:function`: a model of somebody else, as evaluators see it.
+
+The function is called with (config, mesh) and returns an object, or a mapping, with `FIELDS`.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from nlip_jax import build, sharding
+from nlip_jax.commands.evaluation.subject import Subject, identity
+from nlip_jax.commands.ranges import check_numbers
+from nlip_jax.errors import RunError, UsageError
+from nlip_jax.evaluators.base import Towers
+from nlip_jax.methods.similarities import SIMILARITIES
+from nlip_jax.train.map_examples import Mapper
+from nlip_jax.train.state import fingerprint
+from nlip_jax.types import PyTree
+
+# What a model has to have, and what it may have.
+FIELDS = {
+    "variables": "pytree of arrays",
+    "image_features": 'function (variables, images [b, h, w, 3] uint8) -> {"image_embed": [b, d]}',
+    "text_features": 'function (variables, tokens [b, l] int32) -> {"text_embed": [b, d]}',
+    "similarity": " or ".join(SIMILARITIES),
+    "tokenizer": "object with encode(text) -> [l] int32",
+}
+OPTIONAL = ("pooled_features", "caption")
+_FUNCTIONS = ("image_features", "text_features", *OPTIONAL)
+
+
+def open_model(name: str, config: ConfigDict, *, output: Path) -> Subject:
+    """Calls the function and checks what it returns.
+
+    Args:
+      name: package.module:function.
+      config: whose evaluators, transform of images and mesh are used.
+      output: where indices of evaluation sets go.
+
+    Raises:
+      UsageError: there is no such function, or it returns no model.
+    """
+    check_numbers(config)
+    mesh = build.make_mesh(config, trains=False)
+    mapper = Mapper(mesh=mesh, reading=build.make_reading(config))
+    fields = check_model(_call(name, config, mesh), name=name)
+    variables = place(fields.pop("variables"), mesh)
+    similarity = fields.pop("similarity")
+    evaluators = build.make_evaluators(config, output, similarity=similarity)
+    towers = Towers(
+        variables=variables,
+        similarity=SIMILARITIES[similarity],
+        transform=build.make_transform(config),
+        collect=mapper.collect,
+        batch_size=config.evaluation.rows_per_device * sharding.num_row_shards(mesh),
+        mesh=mesh,
+        **fields,
+    )
+    exact = fingerprint(variables)
+    return Subject(
+        name=name,
+        identity=identity(config, name, similarity, exact),
+        mesh=mesh,
+        evaluators=evaluators,
+        towers=lambda step: towers,
+        provenance={"model": name, "variables": exact},
+    )
+
+
+def check_model(model: Any, *, name: str) -> dict[str, Any]:
+    """The fields of a model that evaluators use.
+
+    Args:
+      model: what the function returned.
+      name: of the function, for messages.
+
+    Raises:
+      UsageError: one is missing, or is not what it has to be.
+    """
+    found = {
+        field: model.get(field) if isinstance(model, Mapping) else getattr(model, field, None)
+        for field in (*FIELDS, *OPTIONAL)
+    }
+    for field, what in FIELDS.items():
+        if found[field] is None:
+            raise UsageError(f"--model={name} returned a model without {field} ({what})")
+    for field in _FUNCTIONS:
+        if found[field] is not None and not callable(found[field]):
+            raise UsageError(f"--model={name}: {field} is {found[field]!r}, not a function")
+    if found["similarity"] not in SIMILARITIES:
+        raise UsageError(
+            f"--model={name}: similarity={found['similarity']!r}: choose one of "
+            f"{', '.join(SIMILARITIES)}"
+        )
+    if not _encodes(found["tokenizer"]):
+        raise UsageError(f"--model={name}: tokenizer must be an {FIELDS['tokenizer']}")
+    known = inspect.signature(Towers).parameters
+    for field in OPTIONAL:
+        if found[field] is None or field not in known:
+            del found[field]
+    return found
+
+
+def _encodes(tokenizer: Any) -> bool:
+    encode = getattr(tokenizer, "encode", None)
+    row = encode("a text") if callable(encode) else None
+    return isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype == np.int32
+
+
+def place(variables: PyTree, mesh: Mesh) -> PyTree:
+    """Arrays on the devices of the mesh: where they are, or replicated."""
+    devices = set(mesh.devices.flat)
+
+    def on_mesh(value: Any) -> jax.Array:
+        if isinstance(value, jax.Array) and value.sharding.device_set == devices:
+            return value
+        return jax.device_put(value, sharding.replicated(mesh))
+
+    return jax.tree.map(on_mesh, variables)
+
+
+def _call(name: str, config: ConfigDict, mesh: Mesh) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"--model={name} cannot be imported as package.module:function: {error}"
+        ) from error
+    if not callable(function):
+        raise UsageError(f"--model={name} is {type(function).__name__}, not a function")
+    try:
+        return function(config, mesh)
+    except (UsageError, RunError):
+        raise
+    except Exception as error:  # a user's code may raise anything
+        reason = str(error).strip().splitlines() or [""]
+        raise UsageError(f"--model={name}: {type(error).__name__}: {reason[0]}") from error
