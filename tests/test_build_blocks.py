@@ -6,7 +6,7 @@ from tars import sample, write_tar
 
 from configs import base, evaluators
 from nlip_jax import build
-from nlip_jax.build.blocks import FIELDS, take_block
+from nlip_jax.build.blocks import FIELDS, check_evaluator, take_block
 from nlip_jax.build.sources import indexed_sets
 from nlip_jax.errors import UsageError
 
@@ -76,3 +76,55 @@ def test_a_damaged_note_of_a_vocabulary(tmp_path):
     (tmp_path / "tokenizer.json").write_text('{"fingerpr')
     with pytest.raises(UsageError, match="was not trained here"):
         build.open_tokenizer(config, source=source, workdir=tmp_path)
+
+
+LABELLED = evaluators.labelled_set("class_scenes", evaluators.class_scenes())
+SPECS = {
+    "zero_shot": lambda: evaluators.zero_shot("class_scenes", evaluators.class_scenes()),
+    "retrieval": lambda: evaluators.retrieval("tar", base.tar_source()),
+    "linear_probe": lambda: evaluators.linear_probe(LABELLED, LABELLED),
+    "few_shot": lambda: evaluators.few_shot(LABELLED, LABELLED),
+    "knn": lambda: evaluators.knn(LABELLED, LABELLED),
+    "clustering": lambda: evaluators.clustering("class_scenes", evaluators.class_scenes()),
+    "geometry": lambda: evaluators.geometry("tar", base.tar_source()),
+    "caption": lambda: evaluators.caption("tar", base.tar_source()),
+    "pair_choice": lambda: evaluators.pair_choice("a.json"),
+    "judgement": lambda: evaluators.judgement("a.json", sts="b.csv"),
+}
+
+
+@pytest.mark.parametrize("kind", evaluators.KINDS)
+def test_the_specs_of_the_configs_are_the_specs_that_are_read(kind):
+    check_evaluator(SPECS[kind](), kind=kind, field="evaluators.x.y")
+
+
+@pytest.mark.parametrize("kind", evaluators.KINDS)
+def test_a_misspelt_and_a_missing_field_of_an_evaluator(kind):
+    spec = ConfigDict(SPECS[kind]().to_dict())
+    name = "prompts" if "prompts" in spec else [n for n in spec if n != spec.get("source")][-1]
+    spec[f"{name}s_"] = 1
+    with pytest.raises(UsageError, match=rf"evaluators\.x\.y\.{name}s_; did you mean {name}"):
+        check_evaluator(spec, kind=kind, field="evaluators.x.y")
+    del spec[f"{name}s_"], spec[name]
+    words = "y.tar; it has source" if name == "source" else rf"y lacks {name}.*evaluators\.{kind}"
+    with pytest.raises(UsageError, match=words):
+        check_evaluator(spec, kind=kind, field="evaluators.x.y")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "words"),
+    [
+        ("linear_probe", "lbfgs", r"y\.lbfgs\.odd; it has regularisation"),
+        ("linear_probe", "train", r"y\.train\.odd; it has source, prompts"),
+        ("retrieval", "text_to_image", r"y\.text_to_image\.odd; it has prefix, suffix"),
+    ],
+)
+def test_blocks_inside_of_an_evaluator_are_read_too(kind, place, words):
+    spec = ConfigDict(SPECS[kind]().to_dict())
+    spec[place].odd = 1
+    with pytest.raises(UsageError, match=words):
+        check_evaluator(spec, kind=kind, field="evaluators.x.y")
+    with spec.ignore_type():
+        spec[place] = 3
+    with pytest.raises(UsageError, match=rf"y\.{place}=3 is no block of fields"):
+        check_evaluator(spec, kind=kind, field="evaluators.x.y")

@@ -34,6 +34,75 @@ CLASS_FIELDS: dict[str, tuple[str, ...]] = {
     "tfds": ("name", "split", "data_dir", "image_key", "label_key"),
 }
 
+_LABELLED = ("source", "prompts", "templates", "match")
+_CAPTIONED = ("source",)
+
+# The fields of an evaluator's spec, by kind; the block that its `source` names comes beside them.
+EVALUATOR_FIELDS: dict[str, tuple[str, ...]] = {
+    "zero_shot": (*_LABELLED, "ensemble", "metric"),
+    "retrieval": (*_CAPTIONED, "languages", "image_to_text", "text_to_image", "examples"),
+    "linear_probe": ("train", "test", "features", "protocol", "lbfgs", "sgd"),
+    "few_shot": (
+        *("train", "test", "features", "num_shots", "num_seeds", "seed"),
+        *("regularisation", "tolerance", "max_iterations"),
+    ),
+    "knn": ("train", "test", "features", "num_neighbours", "temperature"),
+    "clustering": (
+        *(*_LABELLED, "features"),
+        *("num_iterations", "num_restarts", "init", "seed"),
+    ),
+    "geometry": _CAPTIONED,
+    "caption": (*_CAPTIONED, "predictions", "image_ids", "metrics", "prompt", "examples"),
+    "pair_choice": ("files", "root", "extension", "examples"),
+    "judgement": ("captions", "root", "splits", "ratings", "retrieval", "rounds", "seed"),
+}
+
+# The same for the blocks inside of some of them.
+PART_FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("retrieval", "image_to_text"): ("prefix", "suffix"),
+    ("retrieval", "text_to_image"): ("prefix", "suffix"),
+    ("linear_probe", "lbfgs"): (
+        *("regularisation", "validation_share", "seed"),
+        *("tolerance", "max_iterations"),
+    ),
+    ("linear_probe", "sgd"): (
+        *("learning_rate", "momentum", "weight_decay"),
+        *("batch_size", "epochs", "seed"),
+    ),
+    **{
+        (kind, name): _LABELLED
+        for kind in ("linear_probe", "few_shot", "knn")
+        for name in ("train", "test")
+    },
+}
+
+
+def check_evaluator(spec: ConfigDict, *, kind: str, field: str) -> None:
+    """Refuses fields of an evaluator's spec that nothing reads, and specs that lack some.
+
+    Args:
+      spec: of one set.
+      kind: of evaluator; one that is not known may have any fields.
+      field: dotted name of the spec in the config.
+
+    Raises:
+      UsageError: naming the field and what there is.
+    """
+    if kind not in EVALUATOR_FIELDS:
+        return
+    maker = f"evaluators.{kind}(...) of configs/evaluators.py"
+    _check_spec(spec, EVALUATOR_FIELDS[kind], field=field, maker=maker)
+    for (owner, name), known in PART_FIELDS.items():
+        if owner == kind:
+            _check_spec(spec[name], known, field=f"{field}.{name}", maker=maker)
+
+
+def _check_spec(spec: object, known: tuple[str, ...], *, field: str, maker: str) -> None:
+    if not isinstance(spec, ConfigDict):
+        raise UsageError(f"config.{field}={spec!r} is no block of fields: begin with {maker}")
+    own_block = (spec.get("source"),) if "source" in known and spec.get("source") in spec else ()
+    _check_fields(spec, (*known, *own_block), field=field, maker=maker)
+
 
 def take_block(spec: ConfigDict, *, field: str) -> ConfigDict:
     """The block of a data set that its `source` names.

@@ -24,6 +24,7 @@ from nlip_jax.estimators.rows import Rows, place, replicate
 _MAX_CENTROIDS = 2048  # of a block
 _MAX_SCORES = 1 << 22  # of a chunk of rows and a block of centroids: 16 MB
 _MAX_RESEEDED = 256  # centroids in an iteration
+_NO_LABEL = np.iinfo(np.int32).max
 _PRECISION = jax.lax.Precision.HIGHEST
 
 
@@ -260,7 +261,10 @@ def _nearest(x: Array, blocks: Array, halves: Array) -> Array:
         centroids, half, first = block
         # ||x||^2 / 2 less half of the squared distance.
         score = jnp.matmul(x, centroids.T, precision=_PRECISION) - half
-        here, label = score.max(1), score.argmax(1).astype(jnp.int32) + first
+        here = score.max(1)
+        # As argmax, which XLA does not vectorise on CPUs.
+        ids = first + jnp.arange(score.shape[1], dtype=jnp.int32)
+        label = jnp.where(score == here[:, None], ids, _NO_LABEL).min(1)
         is_nearer = here > best[0]
         return (
             jnp.where(is_nearer, here, best[0]),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nlip_jax.data.labelled import LabelledSet
 from nlip_jax.errors import UsageError
@@ -296,10 +296,12 @@ def _solve(
     }
     end = jax.lax.while_loop(lambda carry: carry["going"], step, start)
     weights, bias = linear(end["unknowns"])
-    return {
+    found = {
         "weights": weights,
         "bias": bias,
         "value": end["state"][-1].value,
         "iterations": end["iterations"],
         "evaluations": end["evaluations"],
     }
+    # On every host whole.
+    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, PartitionSpec()))

@@ -11,6 +11,7 @@ from nlip_jax.errors import UsageError
 TOY = Sizes(
     dim=8,
     classes=5,
+    noise=1.0,
     images=150,
     test_images=40,
     templates=3,

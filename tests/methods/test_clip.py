@@ -39,8 +39,8 @@ def test_training_learns_which_pairs_belong_together(similarity):
         state, metrics = step(state, pairs)
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.3 * losses[0], losses[::20]
-    images = method.image_features(state.params, pairs["image"])
-    texts = method.text_features(state.params, pairs["tokens"])
+    images = method.image_features({"params": state.params}, pairs["image"])
+    texts = method.text_features({"params": state.params}, pairs["tokens"])
     found = method.similarity.score(images, texts)
     for scores in (found.per_row, found.per_column.T):
         assert (np.argmax(scores, axis=1) == np.arange(batch_size)).mean() > 0.8
@@ -132,8 +132,8 @@ def test_features_for_evaluation_are_those_of_training(similarity):
     batch = rows(range(3))
     params = plain.params_of(method)
     both = method.embed(params, state_of(method, params), batch, rng=None).features
-    apart = method.image_features(params, batch["image"])
-    apart |= method.text_features(params, batch["tokens"])
+    apart = method.image_features({"params": params}, batch["image"])
+    apart |= method.text_features({"params": params}, batch["tokens"])
     assert both.keys() == apart.keys()
     for name, value in apart.items():
         assert len(value) == 3  # of each example by itself

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from nlip_jax.build.blocks import check_evaluator
 from nlip_jax.build.evaluation.caption import make_caption
 from nlip_jax.build.evaluation.clustering import make_clustering
 from nlip_jax.build.evaluation.few_shot import make_few_shot
@@ -71,7 +72,8 @@ def evaluator_makers(
       can_caption: likewise.
 
     Raises:
-      UsageError: there is no such kind, or a set is named as averages are.
+      UsageError: there is no such kind, a set is named as averages are, or its spec has a field
+        that nothing reads or lacks one.
     """
     similarity, storage = similarity or objective(config).similarity, make_storage(config)
     makers = {}
@@ -83,8 +85,10 @@ def evaluator_makers(
                     f"config.evaluators.{kind}.{name}: the mean over sets is called so; name the "
                     "set otherwise"
                 )
+            field = f"evaluators.{kind}.{name}"
+            check_evaluator(spec, kind=kind, field=field)
             opening = Opening(
-                field=f"evaluators.{kind}.{name}",
+                field=field,
                 workdir=workdir,
                 storage=storage,
                 similarity=similarity,

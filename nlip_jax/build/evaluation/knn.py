@@ -11,12 +11,12 @@ from nlip_jax.build.evaluation.probing import (
 )
 from nlip_jax.evaluators.knn import Knn
 
-_FIELDS = ("train", "test", "features", "num_neighbours", "temperature")
+_FIELDS = ("features", "num_neighbours", "temperature")
 
 
 def make_knn(spec: ConfigDict, opening: Opening) -> Knn:
     """The evaluator of a training set and a test set."""
-    fields = take_fields(spec, _FIELDS, field=opening.field)
+    fields = take_fields(spec, _FIELDS)
     check_embeddings(spec, opening)
     sets = open_train_and_test(spec, opening)
     with of_field(opening):

@@ -1,7 +1,6 @@
 """What the makers of probes, neighbours and clusters share: their labelled sets and fields."""
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,36 +17,13 @@ def open_train_and_test(spec: ConfigDict, opening: Opening) -> dict[str, Labelle
     """The sets `train` and `test` of a spec, each made by `labelled_set` of configs/evaluators.py.
 
     Raises:
-      UsageError: one of them is missing or cannot be used.
+      UsageError: one of them cannot be used.
     """
-    sets = {}
-    for name in ("train", "test"):
-        part = spec.get(name)
-        if not isinstance(part, ConfigDict) or "source" not in part:
-            raise UsageError(
-                f"config.{opening.field}.{name} is no labelled set: make it with "
-                "evaluators.labelled_set(SOURCE, BLOCK)"
-            )
-        sets[name] = open_labelled(part, opening.part(name))
-    return sets
+    return {name: open_labelled(spec[name], opening.part(name)) for name in ("train", "test")}
 
 
-def take_fields(spec: ConfigDict, names: Sequence[str], *, field: str) -> dict[str, Any]:
-    """The fields of a spec, which has these and no others; lists become tuples.
-
-    Raises:
-      UsageError: it lacks one or has another.
-    """
-    for name in spec:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
-            raise UsageError(f"no such config field: config.{field}.{name}; {hint}")
-    for name in names:
-        if name not in spec:
-            raise UsageError(
-                f"config.{field} lacks {name}: begin with its function in configs/evaluators.py"
-            )
+def take_fields(spec: ConfigDict, names: Sequence[str]) -> dict[str, Any]:
+    """Some fields of a spec; lists become tuples."""
     return {n: tuple(spec[n]) if isinstance(spec[n], list) else spec[n] for n in names}
 
 

@@ -66,9 +66,7 @@ def run(sizes: Sizes | None = None) -> dict[str, float]:
 
 def zero_shot(sizes: Sizes) -> dict[str, float]:
     """CLIP's ensemble, the averaging of all prompts included."""
-    x, labels = classes_like_images(
-        sizes.images, classes=sizes.classes, dim=sizes.dim, seed=0
-    )
+    x, labels = _rows(sizes, sizes.images, seed=0)
     centres = np.stack([x[labels == c].mean(0) for c in range(sizes.classes)])
     prompts = near(centres, repeat=sizes.templates, noise=0.5, seed=0)
     towers = towers_of({"image_embed": x}, {"text_embed": prompts}, DOT)
@@ -86,7 +84,9 @@ def zero_shot(sizes: Sizes) -> dict[str, float]:
 
 def retrieval(sizes: Sizes) -> dict[str, float]:
     """Both ways."""
-    x, _ = classes_like_images(sizes.queries, classes=sizes.queries, dim=sizes.dim, seed=1)
+    x, _ = classes_like_images(
+        sizes.queries, classes=sizes.queries, dim=sizes.dim, noise=sizes.noise, seed=1
+    )
     texts = near(x, repeat=sizes.captions_per_image, noise=1.5, seed=1)
     source = Blank(sizes.queries, captions_per_image=sizes.captions_per_image)
     towers = towers_of({"image_embed": x}, {"text_embed": texts}, DOT)
@@ -138,20 +138,13 @@ def linear_probe(sizes: Sizes) -> dict[str, float]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    x, labels = classes_like_images(
-        sizes.images, classes=sizes.classes, dim=sizes.dim, seed=0
-    )
-    test, right = classes_like_images(
-        sizes.test_images, classes=sizes.classes, dim=sizes.dim, seed=1
-    )
-    mesh, options = make_mesh(), {"C": 1 / sizes.regularisation}
+    x, labels = _rows(sizes, sizes.images, seed=0)
+    test, right = _rows(sizes, sizes.test_images, seed=1)
+    mesh = make_mesh()
 
     def ours(probe: Lbfgs) -> tuple[Problem, Fit]:
         problem = make_problem(x, labels, num_classes=sizes.classes, mesh=mesh)
         return problem, probe.fit(problem, sizes.regularisation)
-
-    def accuracy(predicted: np.ndarray) -> float:
-        return float(np.mean(predicted == right))
 
     (_, fit), seconds = _timed(ours, Lbfgs())
     (_, loose), loose_seconds = _timed(ours, Lbfgs(tolerance=1e-3))
@@ -166,22 +159,23 @@ def linear_probe(sizes: Sizes) -> dict[str, float]:
         "linear_probe/loose/objective": loose.objective,
         "linear_probe/loose/iterations": loose.iterations,
     }
-    limited = {"max_iter": sizes.sklearn_iterations, "tol": 1e-9}
-    for name, more in (("sklearn", limited), ("sklearn_default", {"max_iter": 1000})):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model, seconds = _timed(LogisticRegression(**options, **more).fit, x, labels)
-        numbers |= {
-            f"linear_probe/{name}/seconds": seconds,
-            f"linear_probe/{name}/objective": _objective(model, x, labels, sizes.regularisation),
-            f"linear_probe/{name}/iterations": model.n_iter_[0],
-            f"linear_probe/{name}/accuracy": accuracy(model.predict(test)),
-        }
-    theirs = numbers["linear_probe/sklearn/objective"]
+    # scikit-learn's own tolerance stops it at about the same place, at these sizes.
+    model = LogisticRegression(
+        C=1 / sizes.regularisation, max_iter=sizes.sklearn_iterations, tol=1e-9
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        _, their_seconds = _timed(model.fit, x, labels)
+    theirs = _objective(model, x, labels, sizes.regularisation)
     return numbers | {
-        "linear_probe/time_ratio": numbers["linear_probe/seconds"]
-        / numbers["linear_probe/sklearn/seconds"],
+        "linear_probe/sklearn/seconds": their_seconds,
+        "linear_probe/sklearn/objective": theirs,
+        "linear_probe/sklearn/iterations": model.n_iter_[0],
+        "linear_probe/sklearn/accuracy": model.score(test, right),
         "linear_probe/sklearn_excess": theirs / fit.objective - 1,
+        "linear_probe/loose_excess": loose.objective / fit.objective - 1,
+        "linear_probe/time_ratio": seconds / their_seconds,
+        "linear_probe/loose_time_ratio": loose_seconds / their_seconds,
     }
 
 
@@ -189,15 +183,10 @@ def knn(sizes: Sizes) -> dict[str, float]:
     """Weighted votes of the nearest, by brute force on both sides."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    x, labels = classes_like_images(
-        sizes.images, classes=sizes.classes, dim=sizes.dim, seed=0
-    )
-    test, right = classes_like_images(
-        sizes.test_images, classes=sizes.classes, dim=sizes.dim, seed=1
-    )
+    x, labels = _rows(sizes, sizes.images, seed=0)
+    test, right = _rows(sizes, sizes.test_images, seed=1)
 
     def ours() -> float:
-        # Two sets of one model: what is embedded is asked for in their order.
         sets = labelled(labels, classes=sizes.classes), labelled(right, classes=sizes.classes)
         evaluator = Knn(train=sets[0], test=sets[1], num_neighbours=sizes.neighbours)
         found = evaluator.of_rows(
@@ -230,7 +219,7 @@ def clusters(sizes: Sizes) -> dict[str, float]:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    x, _ = classes_like_images(sizes.images, classes=sizes.classes, dim=sizes.dim, seed=0)
+    x, _ = _rows(sizes, sizes.images, seed=0)
     start = x[: sizes.classes].copy()
     found, seconds = _timed(
         lambda: kmeans(
@@ -303,6 +292,12 @@ def captions(sizes: Sizes) -> dict[str, float]:
         "captions/pycocoevalcap/cider": score,
         "captions/time_ratio": seconds / their_seconds,
     }
+
+
+def _rows(sizes: Sizes, num: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    return classes_like_images(
+        num, classes=sizes.classes, dim=sizes.dim, noise=sizes.noise, seed=seed
+    )
 
 
 def _objective(model: Any, x: np.ndarray, labels: np.ndarray, regularisation: float) -> float:

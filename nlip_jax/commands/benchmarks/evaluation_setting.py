@@ -23,6 +23,8 @@ class Sizes:
     Attributes:
       dim: of embeddings.
       classes: of labelled images, about as many as ImageNet has.
+      noise: length of what an image adds to the direction of its class; at 4 a probe finds two
+        thirds of the classes.
       images: labelled, for zero-shot classification and for training probes.
       test_images: labelled, for probes and neighbours.
       templates: prompts of a class.
@@ -33,7 +35,7 @@ class Sizes:
       image_tokens: of an image: 7 x 7 patches and one of the class.
       text_tokens: of a caption.
       token_dim: of a token, FILIP's.
-      penalties: 1/C of scikit-learn's logistic regression.
+      regularisation: 1/C of scikit-learn's logistic regression.
       sklearn_iterations: of scikit-learn, at most; as many as bring it within 0.1 % of the least
         objective at the other defaults.
       kmeans_iterations: of both sides.
@@ -42,18 +44,19 @@ class Sizes:
 
     dim: int = 512
     classes: int = 1000
+    noise: float = 4.0
     images: int = 50_000
     test_images: int = 5000
     templates: int = 80
     queries: int = 5000
     captions_per_image: int = 5
-    token_images: int = 500
+    token_images: int = 250
     token_captions: int = 1000
     image_tokens: int = 50
     text_tokens: int = 32
     token_dim: int = 256
-    regularisation: float = 1.0
-    sklearn_iterations: int = 14
+    regularisation: float = 0.1
+    sklearn_iterations: int = 67
     kmeans_iterations: int = 10
     neighbours: int = 20
 
@@ -125,17 +128,18 @@ def towers_of(images: Features, texts: Features, similarity: FeatureSimilarity) 
 
 
 def classes_like_images(
-    num: int, *, classes: int, dim: int, seed: int
+    num: int, *, classes: int, dim: int, noise: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of length 1 that are as hard to tell apart as images are, and their classes.
 
-    A direction for each class, noise of 2.5 times its length, a spectrum that falls as embeddings'
-    do, and an offset that all share, as embeddings lie in a cone.
+    A direction for each class and noise, a spectrum that falls as embeddings' do, and an offset
+    that all share, as embeddings lie in a cone.
 
     Args:
       num: rows.
       classes: their number.
       dim: of a row.
+      noise: its length beside directions of length 1.
       seed: of the noise; the directions are the same for all seeds.
 
     Returns:
@@ -144,7 +148,7 @@ def classes_like_images(
     centres = _unit(np.random.default_rng(0).standard_normal((classes, dim), np.float32))
     rng = np.random.default_rng((1, seed))
     labels = rng.integers(0, classes, num).astype(np.int32)
-    x = centres[labels] + np.float32(2.5 / dim**0.5) * rng.standard_normal((num, dim), np.float32)
+    x = centres[labels] + np.float32(noise / dim**0.5) * rng.standard_normal((num, dim), np.float32)
     spectrum = (1 + np.arange(dim)) ** -0.5
     x *= (spectrum / np.sqrt(np.mean(spectrum**2))).astype(np.float32)
     x += np.float32(0.5 / dim**0.5) * np.linalg.norm(x, axis=1, keepdims=True)
