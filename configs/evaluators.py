@@ -147,7 +147,8 @@ def caption(source: str, spec: ConfigDict, predictions: str = "") -> ConfigDict:
     # What a number as image_id there means. file_name: the number that the image's file name, or
     # its key, ends in, as COCO's do | place: the image's place in the set, from 0
     c.image_ids = "file_name"
-    # The first is the headline: cider | bleu | rouge_l | meteor | spice; the last two need Java
+    # The first is the headline, of bleu bleu4: cider | bleu | rouge_l | meteor | spice; the last
+    # two need Java
     c.metrics = ("cider", "bleu", "rouge_l")
     c.prompt = ""  # that the model's captions begin with, and that is not measured
     c.examples = 8  # images on the page of results

@@ -227,3 +227,13 @@ def test_geometry_of_one_image(tmp_path):
     spec = evaluators.geometry("folder", folder_of(tmp_path, {"0.png": ["a", "b"]}))
     with pytest.raises(UsageError, match=r"geometry\.set: has one image, geometry needs two"):
         made(tmp_path, geometry__set=spec)
+
+
+@pytest.mark.parametrize("kind", ["retrieval", "geometry", "caption"])
+def test_one_caption_of_several_is_not_the_set(tmp_path, kind):
+    write_images(tmp_path, 2)
+    records = [{"file": f"{i}.png", "captions": ["a", "b"]} for i in range(2)]
+    block = folder_of(tmp_path, records, captions="sample")
+    fields = {"predictions": "x.json"} if kind == "caption" else {}
+    with pytest.raises(UsageError, match=rf"evaluators\.{kind}\.x: .*set captions='expand'"):
+        made(tmp_path, **{f"{kind}__x": getattr(evaluators, kind)("folder", block, **fields)})

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from configs import evaluators
 from nlip_jax.build.evaluation import EVALUATORS
 from nlip_jax.build.evaluation.opening import Opening
+from nlip_jax.commands.evaluation.example_sets import fingerprint
 from nlip_jax.errors import UsageError
 from nlip_jax.evaluators.linear_probe import Lbfgs
 from nlip_jax.evaluators.sgd_probe import Sgd
@@ -44,6 +45,28 @@ def test_the_defaults_are_those_of_the_evaluators():
 
 def test_the_protocol_is_a_name():
     assert make("linear_probe", spec_of("linear_probe", protocol="sgd")).protocol == Sgd()
+
+
+def test_the_same_images_are_the_same_examples_whatever_is_learnt_from_others():
+    """So two protocols, numbers of shots or training sets can be compared."""
+    fields = {
+        "linear_probe": {"protocol": "sgd"},
+        "few_shot": {"num_shots": (2,), "seed": 5, "regularisation": 1.0},
+        "knn": {"num_neighbours": 3, "train": scenes("train", 5)},
+        "clustering": {"init": "k-means++", "num_restarts": 1},
+    }
+    known = set()
+    for kind, other in fields.items():
+        spec = spec_of(kind)
+        found = fingerprint(make(kind, spec))
+        spec.update(other)
+        assert fingerprint(make(kind, spec)) == found
+        tested = spec.class_scenes if kind == "clustering" else spec.test.class_scenes
+        tested.seed = 1
+        changed = fingerprint(make(kind, spec))
+        assert changed != found
+        known |= {found, changed}
+    assert len(known) == 4  # two sets of images of two sizes
 
 
 def test_pooled_features_of_a_model_that_compares_tokens():

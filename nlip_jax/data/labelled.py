@@ -1,5 +1,6 @@
 """Labelled images: what zero-shot classification, probes, neighbours and clustering look at."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,3 +47,10 @@ class LabelledSet:
     def num_classes(self) -> int:
         """Number of classes, those without images included."""
         return len(self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal, of the images and their labels, however prompts name the classes."""
+        digest = hashlib.sha256(self.source.fingerprint.encode())
+        digest.update(np.asarray(self.labels, "<i4").tobytes())
+        return digest.hexdigest()[:16]

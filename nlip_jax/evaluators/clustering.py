@@ -45,6 +45,11 @@ class Clustering:
                 "clustering needs at least as many images as classes"
             )
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the images and their classes, whatever k-means is told."""
+        return self.labelled.fingerprint
+
     def run(self, towers: Towers) -> Outcome:
         """ARI, AMI, NMI and purity of the clusters, and what k-means says of itself."""
         rows = read_rows(towers, self.labelled, self.features).readable().normalized()

@@ -53,6 +53,11 @@ class FewShot:
             raise UsageError(f"num_seeds={self.num_seeds}: at least 1 draw is needed")
         self._check_counts(self.train.labels)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the images that are measured: however a classifier came to be, it answers for them."""
+        return self.test.fingerprint
+
     def run(self, towers: Towers) -> Outcome:
         """Mean and standard deviation of the accuracy over the draws, by number of shots."""
         train = read_rows(towers, self.train, self.features).readable()

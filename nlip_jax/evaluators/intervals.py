@@ -3,6 +3,10 @@
 Resampling n values with replacement only decides how often each *distinct* value is drawn, and
 those counts are multinomial. A metric of hits and misses so costs two numbers a draw instead of n,
 from exactly the same distribution.
+
+Where all values are hits, or all are misses, every resampling is the same, and says nothing of what
+was not seen. There the interval is that of Clopper and Pearson (1934): of n misses, from 0 to
+1 - 0.025^(1/n), about 3.7 / n.
 """
 
 import zlib
@@ -16,12 +20,13 @@ LEVEL = 0.95
 _CHUNK_BYTES = 64 << 20  # of counts or places in memory at a time
 # A binomial draw costs about so many times as much as one of a place and its value.
 _COST_OF_COUNT = 8
+_ROUNDING = 1e-12  # differences of means that are none
 
 
 def intervals(
     outcomes: Mapping[str, Outcome], *, draws: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """The interval of every metric that has samples: KIND/SET/METRIC -> (low, high).
+    """The interval of every metric whose samples tell of one: KIND/SET/METRIC -> (low, high).
 
     Args:
       outcomes: by KIND/SET.
@@ -30,11 +35,12 @@ def intervals(
     """
     if not draws:
         return {}
-    return {
+    found = {
         f"{name}/{metric}": interval(samples, draws=draws, rng=generator(seed, f"{name}/{metric}"))
         for name, outcome in outcomes.items()
         for metric, samples in outcome.samples.items()
     }
+    return {name: both for name, both in found.items() if np.isfinite(both).all()}
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -47,6 +53,8 @@ def interval(
 ) -> tuple[float, float]:
     """The percentile interval of a mean (Efron and Tibshirani, 1993, section 13.3).
 
+    The exact one of a share where all values are 0, or all are 1; a group then counts once.
+
     Args:
       samples: values `[n]`, whose groups are drawn whole.
       draws: of the bootstrap.
@@ -54,9 +62,17 @@ def interval(
       level: share of the draws that lies inside.
 
     Returns:
-      Both ends; NaN where there are no samples or some are not finite.
+      Both ends; NaN where there are no samples, some are not finite, or all groups have the same
+      mean other than 0 or 1, as a single group has: nothing is known of their spread then.
     """
-    return ends(draw_means(*totals(samples), draws=draws, rng=rng), level=level)
+    sums, sizes = totals(samples)
+    for share in (0.0, 1.0):
+        if len(sums) and (sums == share * sizes).all():
+            bound = ((1 - level) / 2) ** (1 / len(sums))
+            return (bound, 1.0) if share else (0.0, 1 - bound)
+    if not len(sums) or np.ptp(sums / sizes) < _ROUNDING:
+        return float("nan"), float("nan")
+    return ends(draw_means(sums, sizes, draws=draws, rng=rng), level=level)
 
 
 def ends(means: np.ndarray, *, level: float = LEVEL) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from nlip_jax.data.judged import Items, Judgements
 from nlip_jax.data.sources.image_files import ImageFiles
+from nlip_jax.errors import RunError
 from nlip_jax.evaluators.base import Towers
 from nlip_jax.evaluators.correlation import bootstrap_spearman
 from nlip_jax.evaluators.pairs import score_pairs
@@ -66,6 +67,9 @@ class Judgement:
           mean_spearman; NAME/spearman and NAME/spearman_std, mean and standard deviation over the
           rounds; and of each way in `WAYS` with right answers recall@1/5/10 and median rank. Pairs
           with an item that cannot be read are left out of the correlations.
+
+        Raises:
+          RunError: of some judgements fewer than two pairs could be read.
         """
         embeds = {
             "image": {"x": towers.embed_images(self.source)["image_embed"]},
@@ -85,6 +89,11 @@ class Judgement:
             one, other = (embeds[kind] for kind in judged.kinds)
             scores = score_pairs(one, other, judged.pairs, score=cosine, mesh=mesh)
             there = ~np.isnan(scores)
+            if there.sum() < 2:
+                raise RunError(
+                    f"{there.sum()} of the {len(there)} pairs of {name} could be read, and a "
+                    "correlation needs two: look at the images"
+                )
             found = bootstrap_spearman(
                 judged.ratings[there],
                 scores[there],

@@ -53,6 +53,11 @@ class Knn:
         if self.temperature <= 0:
             raise UsageError(f"temperature={self.temperature}: must be above 0")
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the images that are measured: however a classifier came to be, it answers for them."""
+        return self.test.fingerprint
+
     def run(self, towers: Towers) -> Outcome:
         """Accuracies of the weighted vote, of the plain one, and of the nearest image (ALIGN)."""
         train = read_rows(towers, self.train, self.features).readable()

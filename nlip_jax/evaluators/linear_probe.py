@@ -85,8 +85,16 @@ class LinearProbe:
         check_features(self.features)
         check_classes(self.train, self.test)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the images that are measured: however a classifier came to be, it answers for them."""
+        return self.test.fingerprint
+
     def run(self, towers: Towers) -> Outcome:
-        """top1, top5 and mean_per_class on the test set, and what the protocol tells of itself."""
+        """top1, top5 and mean_per_class on the test set, and what the protocol tells of itself.
+
+        The headline is the metric by which the test set is reported, as CLIP has it.
+        """
         train = read_rows(towers, self.train, self.features).readable()
         test = read_rows(towers, self.test, self.features)
         found = self.protocol.run(
@@ -97,7 +105,7 @@ class LinearProbe:
         return Outcome(
             metrics=metrics | found.metrics,
             samples=samples,
-            headline="top1",
+            headline=self.test.metric,
             exhibits=(shown,) if found.curve is None else (shown, found.curve),
         )
 

@@ -33,9 +33,9 @@ def adjusted_rand_index(table: np.ndarray) -> float:
     Args:
       table: of `contingency`.
     """
-    together = _pairs(table).sum()
-    of_rows, of_columns = _pairs(table.sum(1)).sum(), _pairs(table.sum(0)).sum()
-    all_pairs = _pairs(table.sum())
+    sums = (_pairs(table), _pairs(table.sum(1)), _pairs(table.sum(0)), _pairs(table.sum()))
+    # Python's integers: the product of two of them does not fit 64 bits.
+    together, of_rows, of_columns, all_pairs = (int(counts.sum()) for counts in sums)
     if of_rows == of_columns in (0, all_pairs):  # all things apart or all in one, in both
         return 1.0
     expected = of_rows * of_columns / all_pairs

@@ -34,12 +34,20 @@ def recalls(
 def mean_of(samples: Sequence[Samples], groups: Sequence[np.ndarray]) -> Samples:
     """What the unweighted mean of several means is the mean of.
 
+    Each value stands for the mean and its own distance from the mean of its part, weighted by the
+    size of that: a resample with more values of one part then says no more for it.
+
     Args:
       samples: of every mean.
       groups: `[n]` of each, in one numbering: values of one group are drawn together.
     """
     total = sum(len(one.values) for one in samples)
-    values = [one.values * total / (len(samples) * len(one.values)) for one in samples]
+    means = [float(one.values.mean()) for one in samples]
+    mean = float(np.mean(means))
+    values = [
+        mean + (one.values - own) * total / (len(samples) * len(one.values))
+        for one, own in zip(samples, means, strict=True)
+    ]
     return Samples(values=np.concatenate(values), groups=np.concatenate(groups))
 
 

@@ -92,10 +92,14 @@ def accuracies(
       top1, top5 and mean_per_class (top1 averaged over the classes that occur), and what they are
       the means of.
     """
-    counts = np.bincount(labels)
-    # So weighted, the mean over images is the mean over classes.
+    hits, counts = (rank < 1).astype(np.float64), np.bincount(labels)
+    occurs = counts > 0
+    mean = (np.bincount(labels, hits)[occurs] / counts[occurs]).mean()
+    # So weighted, the mean over images is the mean over classes. Weighted is what lies off it: a
+    # resample with more images of a rare class is no better for them.
     weight = len(labels) / (np.count_nonzero(counts) * counts[labels])
-    values = {"top1": rank < 1, "top5": rank < _TOP, "mean_per_class": (rank < 1) * weight}
+    balanced = mean + weight * (hits - mean)
+    values = {"top1": hits, "top5": rank < _TOP, "mean_per_class": balanced}
     samples = {name: Samples(values=np.asarray(v, np.float64)) for name, v in values.items()}
     return {name: float(s.values.mean()) for name, s in samples.items()}, samples
 

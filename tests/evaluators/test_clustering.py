@@ -59,6 +59,13 @@ def test_expected_mutual_information_is_the_mean_over_permutations():
     assert mean == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 2000**0.5)
 
 
+def test_adjusted_rand_index_of_more_pairs_than_64_bits_can_multiply():
+    table = np.array([[160_000, 40_000], [0, 200_000]])
+    small = scores.adjusted_rand_index(table // 100)
+    assert scores.adjusted_rand_index(table) == pytest.approx(small, abs=1e-3)
+    assert small == pytest.approx(0.64, abs=1e-3)
+
+
 def test_purity():
     true = np.array([0, 0, 1, 1, 1, 2])
     clusters = np.array([7, 7, 7, 4, 4, 4])

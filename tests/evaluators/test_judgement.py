@@ -10,7 +10,7 @@ from scipy import stats
 
 from nlip_jax.data.judged import read_items, read_judgements
 from nlip_jax.data.storage import Storage
-from nlip_jax.errors import UsageError
+from nlip_jax.errors import RunError, UsageError
 from nlip_jax.evaluators.correlation import average_ranks, bootstrap_spearman, spearman
 from nlip_jax.evaluators.judgement import Judgement
 
@@ -280,3 +280,10 @@ def test_an_image_that_cannot_be_read_spoils_nothing_else(tmp_path):
     np.testing.assert_array_equal(
         ranks[others], whole.samples["image_to_text/recall@10"].values[others]
     )
+
+
+def test_ratings_of_nothing_that_can_be_read(tmp_path):
+    evaluator = everything(tmp_path, {"sis": [(3, 4, 1.0), (3, 5, 2.0), (0, 1, 3.0)]})
+    (tmp_path / "val2014" / image_name(3)).write_bytes(b"no image")
+    with pytest.raises(RunError, match="1 of the 3 pairs of sis could be read"):
+        evaluator.run(looked_up(*embeddings()))

@@ -1,5 +1,6 @@
 """Linear probe: the solver against scikit-learn's, the sweep, SGD against the slow loop."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -117,6 +118,13 @@ def test_run(features):
     assert found[0].metrics["regularisation"] == 1
     assert found[1].metrics == pytest.approx(found[0].metrics, abs=1e-6)
     assert found[0].exhibits[0].counts.tolist() == np.bincount(evaluator.test.labels).tolist()
+
+
+def test_the_headline_is_the_metric_of_the_test_set():
+    both = rows()
+    test = labelled(both.labels[TRAIN:], first=TRAIN, classes=CLASSES)
+    evaluator, x = sets(test=dataclasses.replace(test, metric="mean_per_class"))
+    assert evaluator.run(towers_of(x)).headline == "mean_per_class"
 
 
 def test_the_sweep():

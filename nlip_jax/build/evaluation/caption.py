@@ -37,10 +37,6 @@ def make_caption(spec: ConfigDict, opening: Opening) -> Captioning:
             "a predictions file are measured as they are"
         )
     source = opening.open_source(spec)
-    if source.draws_captions:
-        raise UsageError(
-            f"{field}: references are all captions of an image; set captions='expand' of the source"
-        )
     return Captioning(
         source=source,
         produced=_predictions(spec, source, opening) if spec.predictions else None,

@@ -45,11 +45,16 @@ class Opening:
           spec: has `source`, a key of `SOURCES`, and the block of that name.
 
         Raises:
-          UsageError: it cannot be used, or shards were removed from it.
+          UsageError: it cannot be used, shows one caption of several, or shards were removed.
         """
         source = open_source(
             spec, field=self.field, workdir=self.workdir, name=self.name, storage=self.storage
         )
+        if source.draws_captions:
+            raise UsageError(
+                f"config.{self.field}: all captions of an image count in an evaluation, and this "
+                "set draws one of them: set captions='expand' of the source"
+            )
         if len(source.holes):
             raise UsageError(
                 f"config.{self.field}: {len(source.holes)} shards were removed from this set after "

@@ -22,7 +22,7 @@ class Captioning:
     Attributes:
       source: its images and the captions that people wrote, several for an image as a rule.
       produced: `[num_images]` captions to measure; None: the model makes them.
-      metrics: keys of `METRICS`; the first is the headline.
+      metrics: keys of `METRICS`; the first is the headline, of BLEU that of up to four words.
       prompt: what the model's captions begin with, and what is no part of them.
       examples: images on the page of results.
     """
@@ -51,11 +51,12 @@ class Captioning:
             [tokenize(text) for text in produced],
             [[tokenize(text) for text in references[i]] for i in images],
         )
-        values, per_image = {}, {}
+        values, per_image, headline = {}, {}, ""
         for name in self.metrics:
             scores = METRICS[name].score(captioned)
             values |= scores.values
             per_image |= scores.per_image
+            headline = headline or list(scores.values)[-1]
         exhibits = ()
         if per_image and self.examples:
             name = next(iter(per_image))
@@ -73,7 +74,7 @@ class Captioning:
         return Outcome(
             metrics=values | describe(captioned.produced),
             samples={name: Samples(values=scores) for name, scores in per_image.items()},
-            headline=next(iter(values)),
+            headline=headline,
             exhibits=exhibits,
         )
 

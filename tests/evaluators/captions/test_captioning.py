@@ -100,6 +100,12 @@ def towers(captions, *, devices: int = 8) -> Towers:
     )
 
 
+@pytest.mark.parametrize(("first", "headline"), [("bleu", "bleu4"), ("rouge_l", "rouge_l")])
+def test_the_first_metric_stands_for_the_set(first, headline):
+    evaluator = Captioning(source=Pictures(), produced=tuple(PRODUCED), metrics=(first, "cider"))
+    assert evaluator.run(towers(PRODUCED)).headline == headline
+
+
 def test_captions_of_a_file():
     outcome = Captioning(source=Pictures(), produced=tuple(PRODUCED)).run(towers(PRODUCED))
     assert list(outcome.metrics) == [
