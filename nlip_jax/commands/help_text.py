@@ -6,6 +6,8 @@ from pathlib import Path
 from nlip_jax.commands.table import Command
 from nlip_jax.errors import UsageError
 
+_NO_VALUE = "no value: "  # begins the help of a flag that takes none
+
 # Functions of configs/base.py and configs/evaluators.py -> where their fields stand in a config.
 _BLOCKS = {
     "synthetic_source": "data.synthetic.",
@@ -50,12 +52,17 @@ def describe(name: str, command: Command) -> str:
             f"{'usage:' if i == 0 else '      '} python -m nlip_jax {name} {text}"
             for i, text in enumerate(command.usages)
         )
-    lines += [f"  --{flag}=VALUE  {text}" for flag, text in command.flags.items()]
+    lines += [_describe_flag(flag, text) for flag, text in command.flags.items()]
     lines += ["", *command.notes, ""] if command.notes else []
     if command.takes_config:
         lines += ["  --config=FILE[:ARGUMENT]  the experiment, such as configs/quickstart.py", ""]
         lines += ["config fields, with the defaults of configs/base.py:", *config_fields()]
     return "\n".join(lines)
+
+
+def _describe_flag(flag: str, text: str) -> str:
+    has_value = not text.startswith(_NO_VALUE)
+    return f"  --{flag}{'=VALUE' if has_value else ''}  {text.removeprefix(_NO_VALUE)}"
 
 
 def config_fields() -> list[str]:

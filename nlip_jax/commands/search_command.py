@@ -11,7 +11,7 @@ from nlip_jax.commands import compilation_cache
 from nlip_jax.commands.evaluation.restored_run import open_run
 from nlip_jax.commands.json_file import write_json_file
 from nlip_jax.commands.searching.answers import Answers, describe, to_json, to_report
-from nlip_jax.commands.searching.kept_features import load_or_embed
+from nlip_jax.commands.searching.kept_features import load_or_embed, make_folder
 from nlip_jax.commands.searching.places import (
     config_searched,
     is_set,
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
     sets = subject.evaluators
     place = place_of_set(*next(iter(sets.items()))) if sets else open_place(request)
 
+    make_folder(request.cache)
     compilation_cache.use(request.config.compilation_cache, request.cache)
     towers = subject.towers(request.step)
     images, were_kept = load_or_embed(towers, place.source, folder=request.cache)

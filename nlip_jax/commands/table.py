@@ -73,8 +73,8 @@ COMMANDS = {
             "step": "latest (default), all, or the number of a checkpoint; steps that were "
             "evaluated are not evaluated again",
             "output": "folder for the results; default: evaluate/ in the workdir",
-            "watch": "seconds between two looks (60) for new checkpoints; all of them are "
-            "evaluated, until the run is finished",
+            "watch": "seconds between two looks (60) for new checkpoints; each that the run has "
+            "not removed by then (config.checkpoint.keep) is evaluated, until the run is finished",
             "timeout": "seconds without a new checkpoint after which --watch gives up; default: "
             "never",
             "model": "package.module:function instead of a run; see below",
@@ -105,10 +105,12 @@ COMMANDS = {
             "normalised",
             '  similarity      "dot", or "token_max" with features "image_tokens", "text_tokens"',
             '                  and "text_mask"',
-            "  tokenizer       object with encode(text) -> [l] int32",
+            "  tokenizer       object with encode(text) -> [l] int32, of one length for all texts",
             "and, where it has them, pooled_features (as image_features, "
             '-> {"pooled": [b, width]})',
-            "and caption. Images come resized to config.data.image_size, not normalised.",
+            "and caption (as image_features, -> tokens [b, l] int32, for "
+            "tokenizer.decode([l]) -> text).",
+            "Images come resized to config.data.image_size, not normalised.",
         ),
     ),
     "search": Command(
@@ -140,6 +142,7 @@ COMMANDS = {
             "query = image_weight * image + text_weight * text, both of length 1 (ALIGN's",
             "arithmetic; models that compare token by token take an image or a text, not both).",
             "With --config the data or sets of that file are searched instead of the run's own.",
+            "Fields of the run that do not alter training may be set, as --config.mesh.fsdp=2.",
         ),
     ),
     "replay": Command(

@@ -305,6 +305,7 @@ def write_outcomes(run: Session, found: Found) -> None:
     write_found(
         run.workdir,
         found,
+        step=run.plan.total,
         page=run.config.report.enabled,
         title=f"Evaluation of {run.config.method} on {run.config.data.source}",
         description=f"at its end, step {run.plan.total:,}",

@@ -144,7 +144,7 @@ def check_config(workdir: Path, config: ConfigDict, *, may_grow: bool) -> dict[s
         return {}
     if not any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*")):
         return {}  # nothing was computed yet that another config could contradict
-    before = json.loads(path.read_text())
+    before = read_json(path)
     _check_fields(workdir, old=before, new=config)
     changes = configs.changed_fields(before, json.loads(configs.to_json(config)))
     allowed = (*config.runtime, "total") if may_grow else tuple(config.runtime)
@@ -193,7 +193,7 @@ def check_data(workdir: Path, description: dict[str, Any]) -> None:
     """
     path = workdir / "data.json"
     if path.exists():
-        for name, old in json.loads(path.read_text()).items():
+        for name, old in read_json(path).items():
             if description.get(name) != old:
                 raise UsageError(
                     f"the data of {workdir} changed: {name} was {old!r}, now it is "
@@ -204,8 +204,13 @@ def check_data(workdir: Path, description: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty where there is no file."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """A JSON object, empty where there is no file; raises UsageError where it is damaged."""
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is damaged ({error}): bring it back, or choose another folder"
+        ) from error
 
 
 def finished_results(config: ConfigDict, workdir: Path) -> dict[str, float] | None:

@@ -133,6 +133,37 @@ def test_the_default_place_and_all_steps(finished, command, tmp_path):
         assert names and all(line[name] == expected[name] for name in names)
 
 
+def test_the_step_that_was_asked_for_is_shown(finished, command, tmp_path):
+    """Also where a newer one was evaluated before."""
+    common = ("evaluate", f"--workdir={finished}", f"--output={tmp_path / 'out'}")
+    common = (*common, "--config.report.enabled=False")
+    numbers = tmp_path / "numbers.json"
+    for step in ("12", "6", "6"):  # the last time, nothing is left to do
+        code, out, err = command(*common, f"--step={step}", f"--json={numbers}")
+        assert code == 0, err
+        assert re.search(rf"step +{step}\n", out) and read(numbers)["step"] == int(step)
+    assert "metrics.jsonl; its other files are of step 12" in out
+    line = read_metrics(tmp_path / "out" / "metrics.jsonl")[0]
+    assert line == {"step": 6} | {f"eval/{n}": v for n, v in read(numbers).items() if n != "step"}
+    assert read(tmp_path / "out" / "results.json")["step"] == 12
+    assert read_outcomes(tmp_path / "out", step=12)
+
+
+def test_what_a_kill_left_is_gone(finished, command, tmp_path):
+    """Files that were about to be written, and events of a step that was not done."""
+    output = tmp_path / "out"
+    arguments = ("evaluate", f"--workdir={finished}", f"--output={output}")
+    assert command(*arguments)[0] == 0
+    events = list((output / "tensorboard").iterdir())
+    (output / "metrics.jsonl").rename(output / "metrics.jsonl.123.tmp")
+    events[0].rename(events[0].with_name("events.out.tfevents.1.before.12"))
+    code, _, err = command(*arguments)
+    assert code == 0 and "step 12" in err
+    assert not list(output.glob("*.tmp")) and evaluated(output) == [12]
+    (left,) = (output / "tensorboard").iterdir()
+    assert left.name.endswith(".12") and "before" not in left.name
+
+
 def test_neither_training_data_nor_the_optimizer_is_needed(finished, command, tmp_path):
     """On another mesh; with the average or without it."""
     workdir = shutil.copytree(finished, tmp_path / "run")
@@ -166,6 +197,17 @@ def test_other_sets_need_another_place(finished, command, tmp_path):
         "evaluate", f"--workdir={finished}", f"--output={tmp_path / 'other'}", OTHER_SETS
     )
     assert code == 0, err
+    (tmp_path / "fewer.py").write_text(
+        "from configs import quickstart\n"
+        "def get_config():\n"
+        "    c = quickstart.get_config()\n"
+        "    del c.evaluators.retrieval\n"
+        "    return c\n"
+    )
+    config = f"--config={tmp_path / 'fewer.py'}"
+    code, _, err = command("evaluate", f"--workdir={finished}", output, config)
+    assert code == 2 and len(err.splitlines()) == 1
+    assert "an evaluation on retrieval/scenes, zero_shot/scenes, asked for is one on zero" in err
     samples, sets = read_outcomes(tmp_path / "other")
     assert len(samples["retrieval/scenes/image_to_text/recall@1"].values) == 20
     assert sets["zero_shot/scenes"] == read_outcomes(finished)[1]["zero_shot/scenes"]
@@ -269,6 +311,14 @@ def test_wrong_input(finished, command, arguments, words):
     code, _, err = command("evaluate", *workdir, *given)
     assert code == 2 and len(err.splitlines()) == 1, err
     assert re.search(words, err), err
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_a_damaged_file_of_the_run(finished, command, tmp_path, name):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / name).write_text('{"half": ')
+    code, _, err = command("evaluate", f"--workdir={workdir}")
+    assert code == 2 and len(err.splitlines()) == 1 and f"{name} is damaged" in err
 
 
 def test_a_run_that_lost_its_vocabulary(finished, command, tmp_path):

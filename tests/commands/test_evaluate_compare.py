@@ -34,7 +34,7 @@ def evaluation(folder, share: float = 0.6, *, n: int = 500, examples: str = "abc
         ),
     }
     sets = {"zero_shot/birds": "123", "retrieval/fish": examples}
-    write_outcomes(folder, outcomes, sets=sets)
+    write_outcomes(folder, outcomes, sets=sets, step=5)
     results = {f"{k}/{m}": v for k, o in outcomes.items() for m, v in o.metrics.items()}
     results |= {"zero_shot/birds/top1_low": 0.1, "zero_shot/birds/top1_high": 0.9, "step": 5}
     results |= {"time/seconds": 3.0, "data/failed_examples": 0, "retrieval/mean": None}
@@ -68,6 +68,7 @@ def test_an_evaluation_beside_itself(run_compare, tmp_path):
     assert code == 0 and not err
     lines = [line.split() for line in out.splitlines()]
     assert lines[3][0] == "zero_shot/birds/top1" and lines[3][-3:] == ["no", "difference", "shown"]
+    assert "p of worse" in out.splitlines()[2]
     assert "2 metrics judged (tolerance 0.01" in out and "0 worse, 0 better" in out
     assert "_low" not in out and "time/" not in out and "not judged" in out
 
@@ -109,7 +110,7 @@ def test_sets_of_other_examples_are_left_out(run_compare, tmp_path):
 
 def test_nothing_to_compare(run_compare, tmp_path):
     a, b = evaluation(tmp_path / "a"), evaluation(tmp_path / "b")
-    (b / "results.json").write_text('{"linear_probe/x/accuracy": 0.5, "step": 3}')
+    (b / "results.json").write_text('{"linear_probe/x/accuracy": 0.5, "step": 5}')
     code, _, err = run_compare(a, b)
     assert code == 2 and "have no metric of the same examples" in err.splitlines()[-1]
 
@@ -144,6 +145,20 @@ def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "outcomes.npz", sets=np.array([{"a": 1}], object))
     with pytest.raises(UsageError, match="is damaged"):
         read_outcomes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ('{"zero_shot/birds/top1": 0.5, "step": 3}', "is of step 5, and results.json of step 3"),
+        ('{"zero_shot/birds/top1": 0.5, "st', "results.json is damaged"),
+    ],
+)
+def test_an_evaluation_that_was_cut_short(run_compare, tmp_path, results, words):
+    a, b = evaluation(tmp_path / "a"), evaluation(tmp_path / "b")
+    (b / "results.json").write_text(results)
+    code, _, err = run_compare(a, b)
+    assert code == 2 and len(err.splitlines()) == 1 and words in err
 
 
 def noise_column(folder, values, *, length: int = 200):

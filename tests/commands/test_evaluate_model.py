@@ -88,6 +88,44 @@ def odd_tokenizer(config, mesh):
     return make(config, mesh) | {"tokenizer": str}
 
 
+def with_(**fields):
+    """A model with other fields."""
+    return lambda config, mesh: make(config, mesh) | fields
+
+
+class OfAnyLength:
+    def encode(self, text: str) -> np.ndarray:
+        return np.arange(len(text), dtype=np.int32)
+
+
+def fail(*args):
+    raise ValueError("no such layer\nin here")
+
+
+holds_text = with_(variables={"image": "weights"})
+of_any_length = with_(tokenizer=OfAnyLength())
+cannot_encode = with_(tokenizer=types.SimpleNamespace(encode=fail))
+fails = with_(image_features=fail)
+no_mapping = with_(image_features=lambda v, image: image_features(v, image)["image_embed"])
+other_names = with_(image_features=lambda v, image: {"embed": jnp.ones((len(image), WIDTH))})
+one_row = with_(image_features=lambda v, image: {"image_embed": jnp.ones((1, WIDTH))})
+too_wide = with_(image_features=lambda v, image: {"image_embed": jnp.ones((len(image), 9))})
+no_tokens = with_(similarity="token_max")
+not_pooled = with_(pooled_features=image_features)
+no_decoder = with_(caption=lambda v, image: jnp.ones((len(image), 5), jnp.int32))
+
+
+class Speller(Letters):
+    def decode(self, row: np.ndarray) -> str:
+        return bytes(row.astype(np.uint8)).decode()
+
+
+speaks = with_(
+    caption=lambda v, image: jnp.tile(jnp.array([97, 32, 98]), (len(image), 1)),
+    tokenizer=Speller(),
+)
+
+
 def raises(config, mesh):
     raise OSError("no weights here\nnor there")
 
@@ -139,12 +177,49 @@ def test_broken_variables_are_one_line(command, tmp_path):
         ("test_evaluate_model:odd_features", "text_features is 3, not a function"),
         ("test_evaluate_model:odd_tokenizer", "tokenizer must be an object with encode"),
         ("test_evaluate_model:unit", "TypeError: unit"),
+        ("test_evaluate_model:holds_text", "must be a pytree of arrays, and 'weights' is in it"),
+        ("test_evaluate_model:of_any_length", "of one length for all texts"),
+        ("test_evaluate_model:cannot_encode", "tokenizer.encode: ValueError: no such layer$"),
+        ("test_evaluate_model:fails", "image_features: ValueError: no such layer$"),
+        ("test_evaluate_model:no_mapping", "must return a mapping with 'image_embed'"),
+        ("test_evaluate_model:other_names", "must return 'image_embed', and returned 'embed'"),
+        ("test_evaluate_model:one_row", r"image_embed of \d+ rows has the shape \[1, 8\]"),
+        ("test_evaluate_model:too_wide", "the same d, but image_embed 9 and text_embed 8"),
+        ("test_evaluate_model:no_tokens", "must return 'image_tokens', and returned 'image_embed'"),
+        ("test_evaluate_model:not_pooled", "pooled_features must return 'pooled'"),
+        ("test_evaluate_model:no_decoder", r"its tokenizer no decode\(tokens \[l\]\)"),
     ],
 )
 def test_what_is_no_model(command, tmp_path, name, words):
     code, _, err = command("evaluate", *CONFIG, f"--model={name}", f"--output={tmp_path / 'o'}")
     assert code == 2 and len(err.splitlines()) == 1, err
     assert re.search(words, err.strip()), err
+
+
+def test_a_module_that_cannot_be_imported(command, tmp_path, monkeypatch):
+    (tmp_path / "a_module_of_theirs.py").write_text("raise RuntimeError('no weights\\nat all')")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = "--model=a_module_of_theirs:make"
+    code, _, err = command("evaluate", *CONFIG, model, f"--output={tmp_path / 'o'}")
+    assert code == 2 and err.strip().endswith("package.module:function: no weights")
+
+
+def test_a_model_that_makes_captions(command, tmp_path):
+    (tmp_path / "config.py").write_text(
+        "from configs import base, evaluators\n"
+        "def get_config():\n"
+        "    c, scenes = base.get_config(), base.synthetic_source()\n"
+        "    scenes.num_examples = 10\n"
+        "    c.evaluators.caption.scenes = evaluators.caption('synthetic', scenes)\n"
+        "    return c\n"
+    )
+    config = f"--config={tmp_path / 'config.py'}"
+    model, output = "--model=test_evaluate_model:speaks", f"--output={tmp_path / 'o'}"
+    code, _, err = command("evaluate", config, model, output)
+    assert code == 0, err
+    assert json.loads((tmp_path / "o" / "results.json").read_text())["caption/scenes/cider"] >= 0
+    code, _, err = command("evaluate", config, "--model=test_evaluate_model:make", output)
+    assert code == 2 and "this model makes no captions" in err
 
 
 @pytest.mark.parametrize("left_out", ["--config=", "--output="])

@@ -1,6 +1,7 @@
 """`search`: what it finds, what it keeps, and that the run's own files stay as they are."""
 
 import json
+import os
 import re
 import shutil
 
@@ -202,6 +203,27 @@ def test_a_folder_of_which_nothing_can_be_read(run, command, tmp_path):
     code, _, err = command("search", f"--workdir={run}", f"--over={tmp_path}", TEXT)
     assert code == 1 and "could not be read" in err
     assert not list((run / "search").glob("*.tmp"))
+
+
+def test_what_a_killed_search_left_goes_later(run, folder, command, tmp_path):
+    """Not at once: another host may be writing it."""
+    search = ("search", f"--workdir={run}", "--text=x", f"--over={folder}", f"--cache={tmp_path}")
+    young, old = (tmp_path / f"0123456789abcdef.{i}.tmp" for i in (1, 2))
+    for left in (young, old):
+        left.mkdir()
+        (left / "image_embed.npy").write_bytes(b"half of")
+    for path in (old / "image_embed.npy", old):
+        os.utime(path, (0, 0))
+    code, _, err = command(*search)
+    assert code == 0, err
+    assert young.exists() and not old.exists()
+
+
+def test_a_cache_that_cannot_be_written(run, folder, command, tmp_path):
+    (tmp_path / "file").touch()
+    cache = f"--cache={tmp_path / 'file' / 'x'}"
+    code, _, err = command("search", f"--workdir={run}", "--text=x", f"--over={folder}", cache)
+    assert code == 2 and "cannot be written" in err and "with --cache" in err
 
 
 def test_no_run_and_no_sum_of_tokens(run, folder, command, tmp_path):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from configs import base
 from nlip_jax.commands import train_command
+from nlip_jax.commands.table import COMMANDS
 from nlip_jax.config import to_json
 
 
@@ -205,9 +206,11 @@ def test_wrong_usage(command, argv, words):
     assert code == 2 and err.count("\n") == 1 and all(word in err for word in words), err
 
 
-@pytest.mark.parametrize("name", ["train", "index", "prepare", "tokenizer", "doctor", "benchmark"])
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_help_is_complete(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0 and f"nlip_jax {name}" in out
     if name == "train":
         assert "--config.optimizer.learning_rate" in out and "--workdir" in out
+    if name == "doctor":
+        assert "\n  --evaluation  look at" in out and "\n  --sample=VALUE  " in out

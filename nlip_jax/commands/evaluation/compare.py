@@ -116,8 +116,8 @@ def _tolerance(text: str) -> float:
 def _measured(folder: Path) -> Measured:
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder: name a finished run or an --output of evaluate")
-    samples, sets = read_outcomes(folder)
     results = workdirs.read_json(folder / "results.json")
+    samples, sets = read_outcomes(folder, step=results.get("step"))
     if not results:
         raise UsageError(f"{folder} has no results.json: it is not finished, or no evaluation")
     numbers = {name: math.nan if value is None else value for name, value in results.items()}

@@ -3,7 +3,7 @@
 from nlip_jax.evaluators.comparison import Compared, Comparison
 from nlip_jax.report.formats import format_difference, format_signed_interval, format_value
 
-_HEAD = ("metric", "A", "B", "B - A", "95 % interval", "p", "")
+_HEAD = ("metric", "A", "B", "B - A", "95 % interval", "p of worse", "")
 
 
 def format_comparison(found: Comparison, *, tolerance: float) -> str:
@@ -23,7 +23,7 @@ def format_comparison(found: Comparison, *, tolerance: float) -> str:
     judged = [metric for metric in found.metrics if metric.verdict != "not judged"]
     counts = {v: sum(metric.verdict == v for metric in judged) for v in ("worse", "better")}
     lines.append(
-        f"{len(judged)} metrics judged (tolerance {tolerance:g}, p of worse after Holm's "
+        f"{len(judged)} metrics judged (tolerance {tolerance:g}, p after Holm's "
         f"correction): {counts['worse']} worse, {counts['better']} better"
     )
     return "\n".join(lines)

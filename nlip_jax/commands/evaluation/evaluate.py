@@ -91,13 +91,15 @@ def _steps(request: Request) -> Steps | OneModel:
 
 
 def _conclude(request: Request, output: Output) -> None:
-    results = output.results
+    # What was asked for, even where a newer step was evaluated before.
+    step = int(request.chosen) if request.chosen.isdecimal() else None
+    results = output.results(step)
     if not results:
         raise RunError("no checkpoint stayed long enough to be evaluated: evaluate again")
     if request.json is not None:
         write_json_file(request.json, results)
     print(format_results(results))
-    print(output.where_to_look())
+    print(output.where_to_look(results["step"]))
 
 
 def _restore(subject: Subject, step: int, *, steps: Steps | OneModel) -> Towers | None:

@@ -4,7 +4,6 @@ The function is called with (config, mesh) and returns an object, or a mapping, 
 """
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from ml_collections import ConfigDict
 
 from nlip_jax import build, sharding
 from nlip_jax.commands.evaluation.subject import Subject, identity
+from nlip_jax.commands.evaluation.tower_features import check_features, users_code
 from nlip_jax.commands.ranges import check_numbers
-from nlip_jax.errors import RunError, UsageError
+from nlip_jax.errors import UsageError
 from nlip_jax.evaluators.base import Towers
 from nlip_jax.methods.similarities import SIMILARITIES
 from nlip_jax.train.map_examples import Mapper
@@ -51,15 +51,19 @@ def open_model(name: str, config: ConfigDict, *, output: Path) -> Subject:
     mesh = build.make_mesh(config, trains=False)
     mapper = Mapper(mesh=mesh, reading=build.make_reading(config))
     fields = check_model(_call(name, config, mesh), name=name)
+    batch_size = config.evaluation.rows_per_device * sharding.num_row_shards(mesh)
+    check_features(fields, image_size=config.data.image_size, batch_size=batch_size, name=name)
     variables = place(fields.pop("variables"), mesh)
     similarity = fields.pop("similarity")
-    evaluators = build.make_evaluators(config, output, similarity=similarity)
+    evaluators = build.make_evaluators(
+        config, output, similarity=similarity, can_caption="caption" in fields
+    )
     towers = Towers(
         variables=variables,
         similarity=SIMILARITIES[similarity],
         transform=build.make_transform(config),
         collect=mapper.collect,
-        batch_size=config.evaluation.rows_per_device * sharding.num_row_shards(mesh),
+        batch_size=batch_size,
         mesh=mesh,
         **fields,
     )
@@ -99,18 +103,37 @@ def check_model(model: Any, *, name: str) -> dict[str, Any]:
             f"--model={name}: similarity={found['similarity']!r}: choose one of "
             f"{', '.join(SIMILARITIES)}"
         )
-    if not _encodes(found["tokenizer"]):
-        raise UsageError(f"--model={name}: tokenizer must be an {FIELDS['tokenizer']}")
-    known = inspect.signature(Towers).parameters
-    for field in OPTIONAL:
-        if found[field] is None or field not in known:
-            del found[field]
-    return found
+    odd = [v for v in jax.tree.leaves(found["variables"]) if not _is_array(v)]
+    if odd:
+        raise UsageError(
+            f"--model={name}: variables must be a {FIELDS['variables']}, and {odd[0]!r} is in it"
+        )
+    if not _encodes(found["tokenizer"], name=name):
+        raise UsageError(
+            f"--model={name}: tokenizer must be an {FIELDS['tokenizer']}, of one length for all "
+            "texts"
+        )
+    if found["caption"] is not None and not callable(getattr(found["tokenizer"], "decode", None)):
+        raise UsageError(
+            f"--model={name} has caption, and its tokenizer no decode(tokens [l]) -> text"
+        )
+    return {field: value for field, value in found.items() if value is not None}
 
 
-def _encodes(tokenizer: Any) -> bool:
+def _encodes(tokenizer: Any, *, name: str) -> bool:
     encode = getattr(tokenizer, "encode", None)
-    row = encode("a text") if callable(encode) else None
+    if not callable(encode):
+        return False
+    with users_code(f"--model={name}: tokenizer.encode"):
+        rows = [encode(text) for text in ("a text", "a text of some more words")]
+    return rows[0].shape == rows[1].shape if all(map(_is_row, rows)) else False
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray | np.number | int | float)
+
+
+def _is_row(row: Any) -> bool:
     return isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype == np.int32
 
 
@@ -130,16 +153,12 @@ def _call(name: str, config: ConfigDict, mesh: Mesh) -> Any:
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a user's module may raise anything
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(
-            f"--model={name} cannot be imported as package.module:function: {error}"
+            f"--model={name} cannot be imported as package.module:function: {reason[0]}"
         ) from error
     if not callable(function):
         raise UsageError(f"--model={name} is {type(function).__name__}, not a function")
-    try:
+    with users_code(f"--model={name}"):
         return function(config, mesh)
-    except (UsageError, RunError):
-        raise
-    except Exception as error:  # a user's code may raise anything
-        reason = str(error).strip().splitlines() or [""]
-        raise UsageError(f"--model={name}: {type(error).__name__}: {reason[0]}") from error

@@ -1,6 +1,6 @@
 """`outcomes.npz`: what the metrics of an evaluation are the means of, for comparisons.
 
-Plain arrays: "sets" and "fingerprints", both `[k]` texts, and for every metric with samples
+Plain arrays: "step", "sets" and "fingerprints", both `[k]` texts, and for every metric with samples
 "KIND/SET/METRIC.values" and, where it has groups, "KIND/SET/METRIC.groups", both `[n]`.
 """
 
@@ -20,7 +20,7 @@ _VALUES, _GROUPS = ".values", ".groups"
 
 
 def write_outcomes(
-    folder: Path, outcomes: Mapping[str, Outcome], *, sets: Mapping[str, str]
+    folder: Path, outcomes: Mapping[str, Outcome], *, sets: Mapping[str, str], step: int
 ) -> None:
     """Writes the samples of all outcomes.
 
@@ -28,8 +28,10 @@ def write_outcomes(
       folder: where the file goes.
       outcomes: by KIND/SET.
       sets: KIND/SET -> fingerprint of its examples.
+      step: that was evaluated.
     """
     arrays = {
+        "step": np.array(step, np.int64),
         "sets": np.array(list(sets), np.str_),
         "fingerprints": np.array(list(sets.values()), np.str_),
     }
@@ -43,23 +45,35 @@ def write_outcomes(
     write_atomically(folder / FILE, file.getvalue())
 
 
-def read_outcomes(folder: Path) -> tuple[dict[str, Samples], dict[str, str]]:
+def read_outcomes(
+    folder: Path, *, step: int | None = None
+) -> tuple[dict[str, Samples], dict[str, str]]:
     """Samples by KIND/SET/METRIC, and the fingerprint of every KIND/SET.
 
+    Args:
+      folder: where the file is.
+      step: of the results beside it; None: of any.
+
     Raises:
-      UsageError: there is no such file, or it is damaged.
+      UsageError: there is no such file, it is damaged, or of another step.
     """
     path = folder / FILE
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         sets = dict(zip(arrays["sets"].tolist(), arrays["fingerprints"].tolist(), strict=True))
+        found = int(arrays["step"])
     except FileNotFoundError as error:
         raise UsageError(
             f"{folder} has no {FILE}: name the folder of a finished run or an --output of evaluate"
         ) from error
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is damaged ({error}); evaluate again") from error
+    if step not in (None, found):
+        raise UsageError(
+            f"{path} is of step {found}, and results.json of step {step}: an evaluation is being "
+            "written there, or was cut short; wait for it, or run it again"
+        )
     samples = {
         name.removesuffix(_VALUES): Samples(
             values=values, groups=arrays.get(name.removesuffix(_VALUES) + _GROUPS)

@@ -9,7 +9,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -26,6 +26,8 @@ from nlip_jax.train.metrics import read_metrics
 _MARK = "evaluation.json"
 _NOT_OURS = ("data.json", "checkpoints", "columns")  # of runs
 _MADE_BEFORE = {"index", "compilation_cache", ".lock"}
+_EVAL = "eval/"  # before names in metrics.jsonl
+_SHOWN = 3  # names of sets, in messages
 _FIELDS = ("evaluators.", "evaluation.bootstrap", "ema.evaluate")  # that decide the results
 
 
@@ -50,16 +52,27 @@ class Output:
         Raises:
           UsageError: another evaluation, or something else, lies there.
         """
+        self._remove_leftovers()
         if self.done:  # else nothing was computed yet that this one could contradict
             self._check(workdirs.read_json(self.folder / _MARK))
         mark = {"subject": self._subject.identity, "sets": self._sets}
         write_atomically(self.folder / _MARK, (json.dumps(mark, indent=2) + "\n").encode())
         write_atomically(self.folder / "config.json", configs.to_json(self._config).encode())
 
+    def _remove_leftovers(self) -> None:
+        """Removes what a killed evaluation was about to write; the lock says that it is gone."""
+        for path in self.folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
+
     def _check(self, mark: dict) -> None:
         other = "choose another --output, or remove this one to evaluate anew"
         if mark["subject"] != self._subject.identity:
             raise UsageError(f"{self.folder} holds the evaluation of another model: {other}")
+        if mark["sets"].keys() != self._sets.keys():
+            raise UsageError(
+                f"{self.folder} holds an evaluation on {_some(mark['sets'])}, asked for is one on "
+                f"{_some(self._sets)}: {other}"
+            )
         before = workdirs.read_json(self.folder / "config.json")
         now = json.loads(configs.to_json(self._config))
         for name, (old, new) in configs.changed_fields(before, now).items():
@@ -78,10 +91,20 @@ class Output:
         """Steps that were evaluated, ascending."""
         return sorted(int(line["step"]) for line in read_metrics(self.folder / "metrics.jsonl"))
 
-    @property
-    def results(self) -> dict[str, float]:
-        """Of the newest step; empty where there is none."""
-        return workdirs.read_json(self.folder / "results.json")
+    def results(self, step: int | None = None) -> dict[str, float]:
+        """Of a step, or of the newest one; empty where there is none.
+
+        Args:
+          step: that was evaluated. Only the newest one has intervals.
+        """
+        newest = workdirs.read_json(self.folder / "results.json")
+        if step in (None, newest.get("step")):
+            return newest
+        for line in read_metrics(self.folder / "metrics.jsonl"):
+            if line["step"] == step:
+                values = {n.removeprefix(_EVAL): v for n, v in line.items() if n.startswith(_EVAL)}
+                return values | {"step": step}
+        return {}
 
     def write(self, step: int, found: Found, *, seconds: float) -> None:
         """Adds a step; the line that says it is done comes last.
@@ -92,12 +115,13 @@ class Output:
           seconds: that it took.
         """
         config = self._config
-        values = {f"eval/{name}": value for name, value in found.numbers.items()}
+        values = {f"{_EVAL}{name}": value for name, value in found.numbers.items()}
         if step >= max(self.done, default=0):
             found = found.with_intervals(draws=config.evaluation.bootstrap, seed=config.seed)
             write_found(
                 self.folder,
                 found,
+                step=step,
                 page=config.report.enabled,
                 title=f"Evaluation of {self._subject.name}",
                 description=f"at step {step:,}",
@@ -117,8 +141,11 @@ class Output:
     def _write_events(self, step: int, values: Mapping[str, float]) -> None:
         from tensorboardX import SummaryWriter
 
-        folder = str(self.folder / "tensorboard")
-        events = SummaryWriter(folder, filename_suffix=f".{step}")  # names have but the second
+        folder = self.folder / "tensorboard"
+        for path in folder.glob(f"*.{step}"):  # of a killed evaluation, that did not get further
+            path.unlink()
+        suffix = f".{step}"  # beside it, names have but the second
+        events = SummaryWriter(str(folder), filename_suffix=suffix)
         for name, value in values.items():
             if math.isfinite(value):
                 events.add_scalar(name, value, step)
@@ -131,11 +158,25 @@ class Output:
         lines = sorted([*lines, line], key=lambda known: known["step"])
         write_atomically(path, "".join(json_text(known) + "\n" for known in lines).encode())
 
-    def where_to_look(self) -> str:
-        """The last line of an evaluation."""
+    def where_to_look(self, step: int) -> str:
+        """The last line of an evaluation.
+
+        Args:
+          step: whose results were asked for.
+        """
+        newest = self.results()["step"]
+        if step != newest:
+            others = f"other files are of step {newest}"
+            return f"these numbers are in {self.folder / 'metrics.jsonl'}; its {others}"
         if self._config.report.enabled:
             return f"the page of this evaluation is {self.folder / PAGE}"
         return f"the numbers of this evaluation are in {self.folder / 'results.json'}"
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few of the names."""
+    first, more = list(names)[:_SHOWN], len(list(names)) - _SHOWN
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
 def check_place(folder: Path) -> None:

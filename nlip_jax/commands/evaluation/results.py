@@ -89,6 +89,7 @@ def write_found(
     folder: Path,
     found: Found,
     *,
+    step: int,
     page: bool,
     title: str,
     description: str,
@@ -99,12 +100,13 @@ def write_found(
     Args:
       folder: where they go.
       found: with its intervals.
+      step: that was evaluated.
       page: whether to write the page.
       title: of it.
       description: one line below that.
       provenance: what made the numbers.
     """
-    write_outcomes(folder, found.outcomes, sets=found.sets)
+    write_outcomes(folder, found.outcomes, sets=found.sets, step=step)
     if not page:
         return
     from nlip_jax.report import evaluation_page  # brings matplotlib

@@ -2,13 +2,15 @@
 
 A folder KEY holds a .npy file for every kind of feature. KEY is made of all that they depend on:
 parameters, images, transform, code. A folder is there whole or not at all; it may be removed at
-any time.
+any time. What a killed search left, KEY.PROCESS.tmp, goes an hour later.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,20 @@ from nlip_jax.errors import UsageError
 from nlip_jax.evaluators.base import Towers
 from nlip_jax.methods.base import Features
 from nlip_jax.train.state import fingerprint
+
+_ABANDONED = 3600.0  # seconds since anything was written into a folder that is not whole
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder that features are kept in.
+
+    Raises:
+      UsageError: that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
 
 
 def feature_key(towers: Towers, source: Source) -> str:
@@ -71,6 +87,7 @@ def _load(place: Path, *, num_images: int) -> Features:
 
 
 def _keep(place: Path, features: Features) -> None:
+    _remove_abandoned(place.parent)
     temporary = place.with_name(f"{place.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True, exist_ok=True)
@@ -85,8 +102,21 @@ def _keep(place: Path, features: Features) -> None:
     except OSError as error:
         if _load(place, num_images=len(next(iter(features.values())))):
             return  # another search was quicker
-        raise UsageError(
-            f"{place.parent} cannot be written ({error.strerror}): name another folder with --cache"
-        ) from error
+        raise _cannot_write(place.parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what killed searches left; another host may be writing what is younger."""
+    for left in folder.glob("*.*.tmp"):
+        with contextlib.suppress(OSError):
+            written = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if time.time() - written > _ABANDONED:
+                shutil.rmtree(left)
+
+
+def _cannot_write(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{folder} cannot be written ({error.strerror}): name another folder with --cache"
+    )
