@@ -1,10 +1,11 @@
 """What an evaluator found: numbers, what each of them is the mean of, and what people look at.
 
-Evaluators make these, pages and comparisons read them; neither knows the other.
+Evaluators and comparisons make these, pages show them; neither knows the other.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -125,3 +126,35 @@ class Outcome:
     samples: Mapping[str, Samples] = field(default_factory=dict)
     headline: str = ""
     exhibits: tuple[Exhibit, ...] = ()
+
+
+Verdict = Literal["worse", "better", "no difference shown", "not judged"]
+VERDICTS: tuple[Verdict, ...] = ("worse", "better", "no difference shown", "not judged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One metric of two models.
+
+    Attributes:
+      name: KIND/SET/METRIC.
+      a: value of the first.
+      b: value of the second, which is judged.
+      low: of the 95 % interval of b - a; None where it is not judged.
+      high: likewise.
+      p: of "worse by more than the tolerance", after Holm's correction; likewise.
+      verdict: one of `VERDICTS`; "worse" and "better" mean by more than the tolerance.
+    """
+
+    name: str
+    a: float
+    b: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    verdict: Verdict = "not judged"
+
+    @property
+    def difference(self) -> float:
+        """b - a."""
+        return self.b - self.a

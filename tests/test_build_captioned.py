@@ -237,3 +237,15 @@ def test_one_caption_of_several_is_not_the_set(tmp_path, kind):
     fields = {"predictions": "x.json"} if kind == "caption" else {}
     with pytest.raises(UsageError, match=rf"evaluators\.{kind}\.x: .*set captions='expand'"):
         made(tmp_path, **{f"{kind}__x": getattr(evaluators, kind)("folder", block, **fields)})
+
+
+def test_a_set_that_is_not_there_is_named(tmp_path):
+    block = base.tar_source()
+    block.shards = str(tmp_path / "none" / "*.tar")
+    with pytest.raises(UsageError, match=r"config\.evaluators\.retrieval\.x: .*none"):
+        made(tmp_path, retrieval__x=evaluators.retrieval("tar", block))
+
+
+def test_a_name_with_a_slash_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"retrieval\.a/b: .*KIND/SET/METRIC"):
+        made(tmp_path, **{"retrieval__a/b": evaluators.retrieval("tar", base.tar_source())})

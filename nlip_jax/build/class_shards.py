@@ -32,7 +32,8 @@ def read_small_file(path: str, storage: Storage) -> str:
             file.close()
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error})"
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); "
+            "configs/EVALUATION_SETS.md says how a set has to lie"
         ) from error
 
 

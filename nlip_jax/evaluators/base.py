@@ -85,11 +85,11 @@ class Towers:
         Raises:
           RunError: features of images that could be read are not finite.
         """
-        return self._of_images(self.image_features, source)
+        return self._of_images("embedded", self.image_features, source)
 
     def pool_images(self, source: Source) -> np.ndarray:
         """The image tower's own features, before the projection, `[num_images, width]`."""
-        return self._of_images(self.pooled_features, source)["pooled"]
+        return self._of_images("pooled", self.pooled_features, source)["pooled"]
 
     def embed_captions(self, source: Source) -> Features:
         """Features of all captions of a source, `[n, ...]` on the host.
@@ -149,8 +149,8 @@ class Towers:
             return {n: v for n, v in features.items() if n.endswith("_embed")}
         return {n: v for n, v in features.items() if n.endswith(("_tokens", "_mask"))}
 
-    def _of_images(self, features: Callable, source: Source) -> Features:
-        key = source.fingerprint, getattr(features, "__name__", repr(features))
+    def _of_images(self, kind: str, features: Callable, source: Source) -> Features:
+        key = kind, source.fingerprint
         if key not in self._kept:
             found = self._embed(
                 _of_field(features, "image"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nlip_jax.evaluators.intervals import draw_means, ends, generator, totals
-from nlip_jax.outcome import Samples
+from nlip_jax.outcome import Compared, Samples
 
 DRAWS = 10_000
 ALPHA = 0.05  # chance of one wrong "worse" or more, where no metric is worse
@@ -32,30 +32,6 @@ class Measured:
     metrics: Mapping[str, float]
     samples: Mapping[str, Samples] = field(default_factory=dict)
     sets: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One metric of both models.
-
-    Attributes:
-      name: KIND/SET/METRIC.
-      a: value of the first.
-      b: value of the second, which is judged.
-      low: of the 95 % interval of b - a; None where it is not judged.
-      high: likewise.
-      p: of "worse by more than the tolerance", after Holm's correction; likewise.
-      verdict: "worse", "better" (both: by more than the tolerance), "no difference shown" or
-        "not judged".
-    """
-
-    name: str
-    a: float
-    b: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    verdict: str = "not judged"
 
 
 @dataclass(frozen=True, kw_only=True)

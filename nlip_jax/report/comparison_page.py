@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from math import isnan
 
 from nlip_jax.files import write_atomically
-from nlip_jax.report.evaluation_records import VERDICTS, ComparedMetric, ComparisonReport
+from nlip_jax.outcome import VERDICTS, Compared
+from nlip_jax.report.evaluation_records import ComparisonReport
 from nlip_jax.report.formats import (
     format_difference,
     format_number,
@@ -26,7 +27,7 @@ from nlip_jax.report.page import ENVIRONMENT
 class Row:
     """One metric, ready for display."""
 
-    metric: ComparedMetric
+    metric: Compared
     a: str
     b: str
     difference: str
@@ -58,10 +59,10 @@ def write(path: str | os.PathLike, report: ComparisonReport) -> None:
     write_atomically(path, render(report).encode())
 
 
-def sort_metrics(metrics: Sequence[ComparedMetric]) -> list[ComparedMetric]:
+def sort_metrics(metrics: Sequence[Compared]) -> list[Compared]:
     """The metrics that decide first: by verdict, then the largest differences, then by name."""
 
-    def rank(metric: ComparedMetric) -> tuple[int, int, float, str]:
+    def rank(metric: Compared) -> tuple[int, int, float, str]:
         size = abs(metric.difference)
         return (
             VERDICTS.index(metric.verdict),
@@ -89,7 +90,7 @@ def _reaches(report: ComparisonReport) -> dict[str, float]:
     return {scale: reach or 1.0 for scale, reach in reaches.items()}
 
 
-def _row(metric: ComparedMetric, reach: float, tolerance: float) -> Row:
+def _row(metric: Compared, reach: float, tolerance: float) -> Row:
     known = metric.low is not None and metric.high is not None
     interval = (metric.low, metric.high) if known else None
     return Row(

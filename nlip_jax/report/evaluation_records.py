@@ -2,12 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from nlip_jax.outcome import Outcome, Query
-
-Verdict = Literal["worse", "better", "no difference shown", "not judged"]
-VERDICTS: tuple[Verdict, ...] = ("worse", "better", "no difference shown", "not judged")
+from nlip_jax.outcome import Compared, Outcome, Query
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,31 +28,6 @@ class EvaluationReport:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ComparedMetric:
-    """One metric of two models.
-
-    Attributes:
-      name: its path, `KIND/SET/METRIC`.
-      a: value of the first model.
-      b: value of the second.
-      difference: b - a.
-      low: of the interval of the difference; None where the metric has no samples.
-      high: likewise.
-      p: of the paired test that B is worse, corrected for the number of tests; None likewise.
-      verdict: on b: one of `VERDICTS`.
-    """
-
-    name: str
-    a: float
-    b: float
-    difference: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    verdict: Verdict = "not judged"
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ComparisonReport:
     """Everything on the page of two models side by side.
@@ -75,7 +46,7 @@ class ComparisonReport:
     description: str = ""
     name_a: str
     name_b: str
-    metrics: Sequence[ComparedMetric]
+    metrics: Sequence[Compared]
     tolerance: float
     provenance: Mapping[str, str] = field(default_factory=dict)
 

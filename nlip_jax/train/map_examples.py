@@ -194,9 +194,10 @@ class Mapper:
             missing.append(bad[rows.valid])
             failed.update(KINDS[kind] for kind in rows.failed_kind[bad, 0])
         if failed:
+            kinds = ", ".join(f"{number} x {kind}" for kind, number in failed.items())
             _LOG.warning(
-                "%d of %d examples of an evaluation set could not be read and count as wrong: %s",
-                *(failed.total(), sum(map(len, ids)), dict(failed)),
+                "%d of %d images or texts could not be read, and are never found: %s",
+                *(failed.total(), sum(map(len, ids)), kinds),
             )
         own_ids = np.concatenate(ids)
         own = jax.tree.map(lambda *rows: np.concatenate(rows), *results), np.concatenate(missing)

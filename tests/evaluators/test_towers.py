@@ -75,6 +75,18 @@ def test_images_of_several_evaluators_are_embedded_once():
     assert Counted.reads == 3 * once
 
 
+def test_two_nameless_functions_are_two():
+    table = normal(9, 4)
+    made = towers(
+        table,
+        table,
+        image_features=lambda tables, x: {"image_embed": tables["image"][x[:, 0, 0, 0]]},
+        pooled_features=lambda tables, x: {"pooled": 2 * tables["image"][x[:, 0, 0, 0]]},
+    )
+    np.testing.assert_array_equal(made.embed_images(Numbered(9))["image_embed"], table)
+    np.testing.assert_array_equal(made.pool_images(Numbered(9)), 2 * table)
+
+
 @pytest.mark.parametrize("side", ["images", "captions", "texts"])
 def test_broken_parameters_are_noticed(side):
     table = normal(9, 4)

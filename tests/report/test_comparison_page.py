@@ -6,17 +6,18 @@ import re
 import pytest
 from test_report import HOSTILE, Elements
 
+from nlip_jax.outcome import Compared
 from nlip_jax.report import comparison_page
 from nlip_jax.report.comparison_page import format_p, sort_metrics
-from nlip_jax.report.evaluation_records import ComparedMetric, ComparisonReport
+from nlip_jax.report.evaluation_records import ComparisonReport
 
 
-def metric(name: str = "zero_shot/a/top1", difference: float = 0.0, **changes) -> ComparedMetric:
-    fields = {"name": name, "a": 0.5, "b": 0.5 + difference, "difference": difference}
-    return ComparedMetric(**fields | changes)
+def metric(name: str = "zero_shot/a/top1", difference: float = 0.0, **changes) -> Compared:
+    fields = {"name": name, "a": 0.5, "b": 0.5 + difference}
+    return Compared(**fields | changes)
 
 
-def judged(name: str, difference: float, verdict: str, **changes) -> ComparedMetric:
+def judged(name: str, difference: float, verdict: str, **changes) -> Compared:
     ends = {"low": difference - 0.01, "high": difference + 0.01, "p": 0.02}
     return metric(name, difference, verdict=verdict, **ends | changes)
 

@@ -300,4 +300,4 @@ def test_collected_results_say_what_could_not_be_read(caplog):
     found = mapper().collect(identity, ONE, load=LoadSome(), num_examples=20, batch_size=8)
     np.testing.assert_array_equal(found.is_missing, np.arange(20) % 5 == 2)
     np.testing.assert_array_equal(np.isnan(found.values), found.is_missing)
-    assert "4 of 20 examples" in caplog.text and "damaged_image" in caplog.text
+    assert "4 of 20 images or texts" in caplog.text and "4 x damaged_image" in caplog.text

@@ -86,6 +86,10 @@ def evaluator_makers(
                     "set otherwise"
                 )
             field = f"evaluators.{kind}.{name}"
+            if "/" in name:
+                raise UsageError(
+                    f"config.{field}: results are named KIND/SET/METRIC; name the set without a /"
+                )
             check_evaluator(spec, kind=kind, field=field)
             opening = Opening(
                 field=field,

@@ -47,9 +47,13 @@ class Opening:
         Raises:
           UsageError: it cannot be used, shows one caption of several, or shards were removed.
         """
-        source = open_source(
-            spec, field=self.field, workdir=self.workdir, name=self.name, storage=self.storage
-        )
+        try:
+            source = open_source(
+                spec, field=self.field, workdir=self.workdir, name=self.name, storage=self.storage
+            )
+        except UsageError as error:
+            where = "" if self.field in str(error) else f"config.{self.field}: "
+            raise UsageError(f"{where}{error}") from error
         if source.draws_captions:
             raise UsageError(
                 f"config.{self.field}: all captions of an image count in an evaluation, and this "

@@ -1,6 +1,5 @@
 """`evaluate --compare RUN_A RUN_B`: is the second worse? Starts without JAX."""
 
-import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from nlip_jax.commands.evaluation.outcome_file import read_outcomes
 from nlip_jax.commands.json_file import check_json_file, write_json_file
 from nlip_jax.errors import UsageError
 from nlip_jax.evaluators.comparison import DRAWS, Comparison, Measured, compare
-from nlip_jax.report.evaluation_records import ComparedMetric, ComparisonReport
+from nlip_jax.report.evaluation_records import ComparisonReport
 
 WORSE = 3  # exit code
 _TOLERANCE = "0.01"
@@ -65,7 +64,7 @@ def to_numbers(found: Comparison) -> dict[str, float]:
     for metric in found.metrics:
         prefix = f"compare/{metric.name}"
         numbers |= {f"{prefix}/a": metric.a, f"{prefix}/b": metric.b}
-        numbers[f"{prefix}/difference"] = metric.b - metric.a
+        numbers[f"{prefix}/difference"] = metric.difference
         if metric.p is not None:
             numbers |= {f"{prefix}/low": metric.low, f"{prefix}/high": metric.high}
             numbers |= {f"{prefix}/p": metric.p, f"{prefix}/verdict": verdicts[metric.verdict]}
@@ -146,10 +145,7 @@ def _write_page(page: Path, found: Comparison, *, folders: list[Path], tolerance
         description="worse in at least one metric" if found.is_worse else "worse in no metric",
         name_a=names[0],
         name_b=names[1],
-        metrics=[
-            ComparedMetric(**dataclasses.asdict(metric), difference=metric.b - metric.a)
-            for metric in found.metrics
-        ],
+        metrics=found.metrics,
         tolerance=tolerance,
         provenance={
             "A": str(a),

@@ -1,6 +1,7 @@
 """The table of `evaluate --compare` in the terminal."""
 
-from nlip_jax.evaluators.comparison import Compared, Comparison
+from nlip_jax.evaluators.comparison import Comparison
+from nlip_jax.outcome import Compared
 from nlip_jax.report.formats import format_difference, format_signed_interval, format_value
 
 _HEAD = ("metric", "A", "B", "B - A", "95 % interval", "p of worse", "")
@@ -35,7 +36,7 @@ def _row(metric: Compared) -> tuple[str, ...]:
         metric.name,
         format_value(metric.name, metric.a),
         format_value(metric.name, metric.b),
-        format_difference(metric.name, metric.b - metric.a),
+        format_difference(metric.name, metric.difference),
         format_signed_interval(metric.name, metric.low, metric.high) if judged else "",
         f"{metric.p:.2g}" if judged else "",
         metric.verdict,

@@ -28,7 +28,8 @@ from nlip_jax.types import PyTree
 FIELDS = {
     "variables": "pytree of arrays",
     "image_features": 'function (variables, images [b, h, w, 3] uint8) -> {"image_embed": [b, d]}',
-    "text_features": 'function (variables, tokens [b, l] int32) -> {"text_embed": [b, d]}',
+    "text_features": 'function (variables, tokens [b, l] int32) -> {"text_embed": [b, d]}; both '
+    "of length 1, since dot products are compared",
     "similarity": " or ".join(SIMILARITIES),
     "tokenizer": "object with encode(text) -> [l] int32",
 }

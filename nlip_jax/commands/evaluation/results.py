@@ -16,6 +16,7 @@ from nlip_jax.evaluators.summary import averages
 from nlip_jax.files import json_text, write_atomically
 from nlip_jax.outcome import Outcome
 from nlip_jax.report.evaluation_records import EvaluationReport
+from nlip_jax.report.formats import is_share
 from nlip_jax.train import stop
 
 PAGE = "evaluation.html"
@@ -53,6 +54,10 @@ class Found:
     def with_intervals(self, *, draws: int, seed: int) -> "Found":
         """With the intervals of all that is a mean."""
         found = intervals(self.outcomes, draws=draws, seed=seed)
+        for name, (low, high) in found.items():
+            # That of a mean of weighted values may reach beyond what a share can be.
+            if is_share(name):
+                found[name] = max(low, 0.0), min(high, 1.0)
         return dataclasses.replace(self, intervals=found)
 
 
