@@ -138,7 +138,8 @@ def test_second_launch_installs_nothing(machine):
     machine.python()
     assert machine.launch("test.sh", "-x", "tests/a b.py") == "[-m][pytest][-x][tests/a b.py]"
     assert machine.called("-m pip install") == 1
-    assert machine.run("test.sh") == (0, "[-m][pytest]", "")
+    whole = "[-m][pytest][--numprocesses=2][--dist=loadfile]"
+    assert machine.run("test.sh") == (0, whole, "")
     assert (machine.called("-m pip"), machine.called("-c")) == (0, 1)
     machine.launch("local.sh")  # needs no extra, so what the tests need is enough
     assert machine.called("-m pip") == 0
