@@ -10,31 +10,13 @@ from nlip_jax.data.formats.base import Format
 from nlip_jax.data.formats.class_folder import ClassFolderFormat
 from nlip_jax.data.formats.class_tar import ClassTarFormat
 from nlip_jax.data.formats.labelled import ClassZipFormat
+from nlip_jax.data.formats.reading import read_text_file
 from nlip_jax.data.index.shards import expand_shards
 from nlip_jax.data.storage import Storage
 from nlip_jax.data.storage.remote import is_remote
 from nlip_jax.errors import UsageError
 
 _SHARD_COUNT = "nshards.txt"
-
-
-def read_small_file(path: str, storage: Storage) -> str:
-    """A text file, whole.
-
-    Raises:
-      UsageError: it is not there, or no UTF-8.
-    """
-    try:
-        file = storage.open(path)
-        try:
-            return file.read(0, file.status.size).decode("utf-8-sig")
-        finally:
-            file.close()
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); "
-            "configs/EVALUATION_SETS.md says how a set has to lie"
-        ) from error
 
 
 def _zip(block: ConfigDict, storage: Storage) -> tuple[list[str], Format]:
@@ -67,7 +49,7 @@ def _webdataset(block: ConfigDict, storage: Storage) -> tuple[list[str], Format]
     root = _root(block, f"a folder with classnames.txt and SPLIT/{_SHARD_COUNT}")
     folder = posixpath.join(os.path.expanduser(root), block.split)
     counted = posixpath.join(folder, _SHARD_COUNT)
-    text = read_small_file(counted, storage).strip()
+    text = read_text_file(counted, storage).strip()
     if not text.isdigit() or not int(text):
         raise UsageError(f"{counted} holds {text[:20]!r}: the number of tars is needed")
     shards = [posixpath.join(folder, f"{number}.tar") for number in range(int(text))]

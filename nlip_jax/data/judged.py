@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nlip_jax.data.formats.captions import clean
-from nlip_jax.data.formats.reading import resolve
+from nlip_jax.data.formats.reading import read_text_file, resolve
 from nlip_jax.data.sources.image_files import ImageFiles
 from nlip_jax.data.storage import Storage
 from nlip_jax.errors import UsageError
@@ -78,7 +78,7 @@ def read_items(path: str, *, root: str, splits: tuple[str, ...], storage: Storag
     """
     names, paths, captions, owners, ids = [], [], [], [], []
     try:
-        for record in json.loads(_read(path, storage))["images"]:
+        for record in json.loads(read_text_file(path, storage))["images"]:
             if splits and record.get("split") not in splits:
                 continue
             for sentence in record["sentences"]:
@@ -116,7 +116,7 @@ def read_judgements(path: str, items: Items, *, storage: Storage) -> Judgements:
       UsageError: it is no such file, or rates items that are not there.
     """
     try:
-        rows = list(csv.reader(io.StringIO(_read(path, storage)), strict=True))
+        rows = list(csv.reader(io.StringIO(read_text_file(path, storage)), strict=True))
     except csv.Error as error:
         raise UsageError(f"{path} is no CSV file: {error}") from error
     header = rows[0] if rows else []
@@ -147,15 +147,3 @@ def read_judgements(path: str, items: Items, *, storage: Storage) -> Judgements:
     if not pairs:
         raise UsageError(f"{path} has no ratings")
     return Judgements(kinds, np.array(pairs, np.int64), np.array(ratings, np.float64))
-
-
-def _read(path: str, storage: Storage) -> str:
-    """A whole text in UTF-8."""
-    try:
-        file = storage.open(path)
-        try:
-            return file.read(0, file.status.size).decode("utf-8-sig")
-        finally:
-            file.close()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({error})") from error

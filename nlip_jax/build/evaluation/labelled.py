@@ -9,11 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from nlip_jax.build.blocks import take_class_block
-from nlip_jax.build.class_shards import read_small_file
 from nlip_jax.build.evaluation.opening import Opening
 from nlip_jax.build.names import lookup
 from nlip_jax.build.sources import index_folder, open_class_images
 from nlip_jax.data.failures import ReadError
+from nlip_jax.data.formats.reading import read_text_file
 from nlip_jax.data.labelled import LabelledSet
 from nlip_jax.data.source import Source
 from nlip_jax.data.sources.indexed import IndexedSource
@@ -187,11 +187,11 @@ def _names_beside(block: ConfigDict, folder: str, opening: Opening) -> Prompts |
             path = str(Path(path).expanduser())
         if opening.storage.statuses([path])[0] is None:
             return None
-    return parse_prompts(read_small_file(path, opening.storage), path)
+    return parse_prompts(read_text_file(path, opening.storage), path)
 
 
 def _lines(path: str, opening: Opening) -> tuple[str, ...]:
-    text = read_small_file(path, opening.storage).rstrip("\n")
+    text = read_text_file(path, opening.storage).rstrip("\n")
     return tuple(line.strip() for line in text.split("\n"))
 
 

@@ -93,6 +93,25 @@ def open_stream(file: File, buffer_size: int = 1 << 20) -> io.BufferedReader:
     return io.BufferedReader(_Stream(file), buffer_size)
 
 
+def read_text_file(path: str, storage: Storage) -> str:
+    """A text file of an evaluation set, whole, in UTF-8.
+
+    Raises:
+      UsageError: it is not there, or no UTF-8.
+    """
+    try:
+        file = storage.open(path)
+        try:
+            return file.read(0, file.status.size).decode("utf-8-sig")
+        finally:
+            file.close()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); "
+            "configs/EVALUATION_SETS.md says how a set has to lie"
+        ) from error
+
+
 class _Stream(io.RawIOBase):
     def __init__(self, file: File) -> None:
         super().__init__()
