@@ -80,10 +80,7 @@ class TfdsSource:
         Raises:
           ReadError: the record cannot be read, or has no image.
         """
-        image = b"".join(self._split.features(image_id).get(self._image_key, []))
-        if not image:
-            raise ReadError("empty_image", f"nothing in feature {self._image_key!r}")
-        return image
+        return self._split.image(image_id, self._image_key)
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption of an example; with "sample" another draw every epoch.

@@ -75,6 +75,17 @@ class TfdsSplit:
         except (RuntimeError, ValueError) as error:
             raise ReadError("shard_unreadable", f"the record cannot be read ({error})") from error
 
+    def image(self, number: int, key: str) -> bytes:
+        """The image file in a feature of a record.
+
+        Raises:
+          ReadError: the record cannot be read, or has no image.
+        """
+        image = b"".join(self.features(number).get(key, []))
+        if not image:
+            raise ReadError("empty_image", f"nothing in feature {key!r}")
+        return image
+
     def place(self, number: int) -> Place:
         """File of a record, and its number there."""
         file = bisect.bisect_right(self._starts, number) - 1
