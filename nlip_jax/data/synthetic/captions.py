@@ -71,6 +71,16 @@ def word(description: Description, draw: Draw) -> str:
     return text[0].upper() + text[1:] + "." if draw.chance(0.4) else text
 
 
+def names_of(name: str) -> tuple[str, ...]:
+    """All words for a colour or a shape, in the singular; the plain one first."""
+    return (name, *_SYNONYMS[name])
+
+
+def plural(noun: str) -> str:
+    """The plural of a noun of these captions."""
+    return noun + ("es" if noun[-1] in "sx" else "s")
+
+
 def _mention(group: Group, placed: bool) -> Mention:
     return Mention(
         count=group.count,
@@ -93,7 +103,7 @@ def _phrase(mention: Mention, draw: Draw) -> str:
     """A noun phrase such as "a small striped red circle in the upper left"."""
     many = mention.count > 1
     noun = draw.pick(_THINGS) if mention.shape is None else _name(mention.shape, draw)
-    noun = _plural(noun) if many else noun
+    noun = plural(noun) if many else noun
     adjectives = [] if mention.size is None else [draw.pick(_ATTRIBUTES[mention.size])]
     tail = []
     colour = [] if mention.colour is None else [_name(mention.colour, draw)]
@@ -112,10 +122,6 @@ def _phrase(mention: Mention, draw: Draw) -> str:
 def _name(name: str, draw: Draw) -> str:
     """The plain name of a colour or shape, or now and then another word for it."""
     return name if draw.chance(0.85) else draw.pick(_SYNONYMS[name])
-
-
-def _plural(noun: str) -> str:
-    return noun + ("es" if noun[-1] in "sx" else "s")
 
 
 def _join(phrases: list[str], draw: Draw) -> str:
