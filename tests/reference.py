@@ -244,3 +244,55 @@ def sgd_probe(x, labels, weights, orders, *, rates, batch_size, momentum, weight
             speed = [momentum * s + g for s, g in zip(speed, gradients, strict=True)]
             weights, bias = weights - rate * speed[0], bias - rate * speed[1]
     return weights, bias
+
+
+# Losses of captions and of masked images.
+
+
+def caption_losses(hidden, table, targets, label_smoothing):
+    """[b] mean over a row's targets of the cross entropy; 0 is no target."""
+    losses = []
+    for states, row in zip(hidden, targets, strict=True):
+        of_each = []
+        for state, target in zip(states, row, strict=True):
+            if target:
+                wanted = np.full(len(table), label_smoothing / len(table))
+                wanted[target] += 1 - label_smoothing
+                of_each.append(-np.sum(wanted * log_softmax(table @ state)))
+        losses.append(np.mean(of_each) if of_each else 0.0)
+    return np.array(losses)
+
+
+def reconstruction_losses(predicted, image, visible, patch_size, normalise=True):
+    """[b] mean squared error over the values of the hidden patches."""
+    losses = []
+    across = image.shape[2] // patch_size
+    for guess, pixels, seen in zip(predicted, image, visible, strict=True):
+        of_each = []
+        for place in set(range(len(guess))) - set(seen.tolist()):
+            top, left = place // across * patch_size, place % across * patch_size
+            patch = pixels[top : top + patch_size, left : left + patch_size].ravel()
+            if normalise:
+                variance = np.sum((patch - patch.mean()) ** 2) / (len(patch) - 1)
+                patch = (patch - patch.mean()) / np.sqrt(variance + 1e-6)
+            of_each.append(np.mean((guess[place] - patch) ** 2))
+        losses.append(np.mean(of_each) if of_each else 0.0)
+    return np.array(losses)
+
+
+# Estimates from what training saw. `seen`: (step, ids, losses) of every batch part.
+
+
+def recent_losses(seen, window, count, before=None):
+    """The mean of each example's finite losses in the window, or else its value before."""
+    values = []
+    for example in range(count):
+        found = [
+            float(loss)
+            for step, ids, losses in seen
+            for i, loss in zip(ids, losses, strict=True)
+            if step in window and i == example and np.isfinite(loss)
+        ]
+        last = before[example] if before is not None and example < len(before) else np.nan
+        values.append(np.mean(found) if found else last)
+    return np.array(values, np.float64)

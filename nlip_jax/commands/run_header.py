@@ -10,7 +10,7 @@ import jax
 from nlip_jax.build.objective import loss_shape
 from nlip_jax.commands.session import Session
 from nlip_jax.losses.choice import loss_flops
-from nlip_jax.models.flops import dual_encoder_flops
+from nlip_jax.models.flops import forward_flops
 from nlip_jax.train.speed import Yardstick, peak_tflops, training_flops
 from nlip_jax.types import PyTree, TrainState
 
@@ -27,7 +27,7 @@ PARTS = {
 def make_yardstick(run: Session) -> Yardstick:
     """What the speed of this run is measured by."""
     model = run.method.model
-    forward = dual_encoder_flops(model)
+    forward = forward_flops(model)
     if forward is not None:
         forward["loss"] = loss_flops(loss_shape(run.config, model=model))
     return Yardstick(

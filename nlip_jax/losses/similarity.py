@@ -27,7 +27,7 @@ class Similarity:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _product(equation: str, dtype: str | None, a: Array, b: Array) -> Array:
+def product(equation: str, dtype: str | None, a: Array, b: Array) -> Array:
     """A product of features, rounded to `dtype` if there is one, that is summed in float32."""
     if dtype is not None:
         a, b = a.astype(dtype), b.astype(dtype)
@@ -44,7 +44,7 @@ def _einsum(equation: str, a: Array, b: Array) -> Array:
 
 
 def _product_forward(equation: str, dtype: str | None, a: Array, b: Array):
-    return _product(equation, dtype, a, b), (a, b)
+    return product(equation, dtype, a, b), (a, b)
 
 
 def _product_backward(
@@ -73,7 +73,7 @@ def _times_cotangent(equation: str, dtype: str | None, cotangent: Array, other: 
     return _einsum(equation, high, other) + _einsum(equation, low, other)
 
 
-_product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, _product_backward)
 
 
 def dot(
@@ -94,8 +94,8 @@ def dot(
         dtype: that features are rounded to for the product; None: as they come.
     """
     del row_mask, column_mask
-    product = _product("id,jd->ij", dtype, rows, columns)
-    return Similarity(per_row=product, per_column=product)
+    scores = product("id,jd->ij", dtype, rows, columns)
+    return Similarity(per_row=scores, per_column=scores)
 
 
 def token_max(
@@ -124,7 +124,7 @@ def token_max(
     if column_mask is None:
         column_mask = jnp.ones(columns.shape[:2], bool)
     # No pair of tokens is laid out twice: [r, p, c, l] is how the product comes.
-    similarity = _product("ipd,jld->ipjl", dtype, rows, columns)
+    similarity = product("ipd,jld->ipjl", dtype, rows, columns)
     row_mask, column_mask = row_mask[:, :, None, None], column_mask[None, None]
     return Similarity(
         per_row=_mean(_best(similarity, column_mask, 3), row_mask, column_mask, axes=(1, 3)),

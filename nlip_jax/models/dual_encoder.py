@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
+from nlip_jax.models.block import unconstrained
 from nlip_jax.models.dropout import fold
-from nlip_jax.models.layers import unconstrained
 from nlip_jax.types import Array
 
 
@@ -43,11 +43,12 @@ class DualEncoder(nn.Module):
     constrain: Callable[[Array], Array] = unconstrained
 
     def __post_init__(self):
+        owner = type(self).__name__
         if self.embed_dim < 1:
-            raise UsageError(f"DualEncoder: embed_dim={self.embed_dim} must be 1 or more")
+            raise UsageError(f"{owner}: embed_dim={self.embed_dim} must be 1 or more")
         if self.max_logit_scale <= 0 or self.init_temperature * self.max_logit_scale < 1:
             raise UsageError(
-                f"DualEncoder: init_temperature={self.init_temperature} must be at least "
+                f"{owner}: init_temperature={self.init_temperature} must be at least "
                 f"1 / max_logit_scale, with max_logit_scale={self.max_logit_scale} above 0"
             )
         super().__post_init__()
@@ -85,11 +86,7 @@ class DualEncoder(nn.Module):
           image_embed: `[b, d]`, of length 1.
           image_tokens: `[b, p, d]`, each of length 1; with token_features.
         """
-        features = self.image(image, keys)
-        outputs = {"image_embed": self._embed(self.image_projection, features["pooled"])}
-        if self.token_features:
-            outputs["image_tokens"] = self._embed(self.image_projection, features["tokens"])
-        return outputs
+        return self._image_outputs(self.image(image, keys))
 
     def pool_image(self, image: Array) -> dict[str, Array]:
         """What the image tower says of images before the projection: `pooled` `[b, width]`."""
@@ -103,12 +100,7 @@ class DualEncoder(nn.Module):
           text_tokens: `[b, l, d]`, each of length 1; with token_features.
           text_mask: `[b, l]` bool, False on padding; with token_features.
         """
-        features = self.text(tokens, keys)
-        outputs = {"text_embed": self._embed(self.text_projection, features["pooled"])}
-        if self.token_features:
-            outputs["text_tokens"] = self._embed(self.text_projection, features["tokens"])
-            outputs["text_mask"] = features["mask"]
-        return outputs
+        return self._text_outputs(self.text(tokens, keys))
 
     def logit_scale(self) -> Array:
         """The factor of the similarities, 1 / temperature: `()` float32."""
@@ -117,6 +109,19 @@ class DualEncoder(nn.Module):
     def logit_bias(self) -> Array | None:
         """The summand of the logits: `()` float32; None for a model without."""
         return None if self.logit_bias_init is None else self.bias
+
+    def _image_outputs(self, features: dict[str, Array]) -> dict[str, Array]:
+        outputs = {"image_embed": self._embed(self.image_projection, features["pooled"])}
+        if self.token_features:
+            outputs["image_tokens"] = self._embed(self.image_projection, features["tokens"])
+        return outputs
+
+    def _text_outputs(self, features: dict[str, Array]) -> dict[str, Array]:
+        outputs = {"text_embed": self._embed(self.text_projection, features["pooled"])}
+        if self.token_features:
+            outputs["text_tokens"] = self._embed(self.text_projection, features["tokens"])
+            outputs["text_mask"] = features["mask"]
+        return outputs
 
     def _embed(self, projection: nn.Dense, x: Array) -> Array:
         return normalize(self.constrain(projection(self.constrain(x))))

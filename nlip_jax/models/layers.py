@@ -1,20 +1,15 @@
-"""The transformer both towers are made of.
-
-Parameters are float32, always; matmuls and the residual stream are in the compute dtype; layer
-norms and attention's softmax are in float32.
-"""
+"""The stack of layers that towers and decoders are made of."""
 
 from collections.abc import Callable, Container
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
-from nlip_jax.models.dropout import dropout, fold
-from nlip_jax.types import Array
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+from nlip_jax.models.block import ACTIVATIONS, DTYPES, NORMS, Around, Block, unconstrained
+from nlip_jax.types import Array, PyTree
 
 # What a layer keeps for its backward pass: all of it, its input only, or its input and the results
 # of its weight matmuls (attention's scores are computed again).
@@ -25,105 +20,8 @@ REMAT = {
 }
 
 
-def unconstrained(x: Array) -> Array:
-    """Leaves it to XLA how activations lie on a mesh."""
-    return x
-
-
-class Attention(nn.Module):
-    """Multi-head attention.
-
-    Initialised as in CLIP: inputs with width ** -0.5, the output smaller by (2 depth) ** -0.5, so
-    that the residual stream keeps its variance.
-    """
-
-    heads: int
-    depth: int = 1
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, query: Array, key_value: Array, mask: Array | None = None) -> Array:
-        """Lets every query look at the keys.
-
-        Args:
-          query: `[b, l, width]`.
-          key_value: `[b, m, width]`.
-          mask: bool, broadcasts to `[b, heads, l, m]`, True where a query may look. A query that
-            may look nowhere gets the mean of all values.
-
-        Returns:
-          `[b, l, width]` in the compute dtype.
-        """
-        width = query.shape[-1]
-        std = width**-0.5
-
-        def split(name: str, x: Array) -> Array:
-            return nn.DenseGeneral(
-                (self.heads, width // self.heads),
-                dtype=DTYPES[self.dtype],
-                kernel_init=nn.initializers.normal(std),
-                name=name,
-            )(x)
-
-        mixed = jax.nn.dot_product_attention(
-            split("query", query), split("key", key_value), split("value", key_value), mask=mask
-        )
-        return nn.DenseGeneral(
-            width,
-            axis=(-2, -1),
-            dtype=DTYPES[self.dtype],
-            kernel_init=nn.initializers.normal(std * (2 * self.depth) ** -0.5),
-            name="out",
-        )(mixed)
-
-
-class Mlp(nn.Module):
-    """Dense, GELU, dense; initialised as in CLIP."""
-
-    mlp_dim: int
-    depth: int = 1
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """`[b, l, width]` to `[b, l, width]` in the compute dtype."""
-        width, dtype = x.shape[-1], DTYPES[self.dtype]
-        wide_std = (2 * width) ** -0.5
-        narrow_std = (2 * self.depth * width) ** -0.5
-        x = nn.Dense(
-            self.mlp_dim, dtype=dtype, kernel_init=nn.initializers.normal(wide_std), name="wide"
-        )(x)
-        return nn.Dense(
-            width, dtype=dtype, kernel_init=nn.initializers.normal(narrow_std), name="narrow"
-        )(nn.gelu(x))
-
-
-class Block(nn.Module):
-    """One pre-norm layer: attention, then MLP, each added to the residual stream."""
-
-    heads: int
-    mlp_dim: int
-    depth: int = 1
-    dtype: str = "float32"
-    dropout: float = 0.0
-    constrain: Callable[[Array], Array] = unconstrained
-
-    @nn.compact
-    def __call__(
-        self, x: Array, mask: Array | None, keys: Array | None, layer: Array
-    ) -> tuple[Array, None]:
-        """`[b, l, width]` to `[b, l, width]`; in pairs, as `nn.scan` wants it."""
-        keys = fold(keys, layer)
-        y = nn.LayerNorm(dtype=jnp.float32, name="attention_norm")(x)
-        y = Attention(self.heads, self.depth, self.dtype, name="attention")(y, y, mask)
-        x = x + dropout(y, fold(keys, 0), self.dropout)
-        y = nn.LayerNorm(dtype=jnp.float32, name="mlp_norm")(x)
-        y = Mlp(self.mlp_dim, self.depth, self.dtype, name="mlp")(y)
-        return self.constrain(x + dropout(y, fold(keys, 1), self.dropout)), None
-
-
 class Encoder(nn.Module):
-    """`depth` layers and a final layer norm.
+    """`depth` layers and, with norms="pre", a final layer norm.
 
     Attributes:
       depth: number of layers.
@@ -136,6 +34,10 @@ class Encoder(nn.Module):
       dropout: share of what each layer's attention and MLP add that is left out, given keys.
       constrain: says how the residual stream lies on a mesh, as `sharding.KeepByRow`; applied
         before the first layer, after every layer and to the result.
+      cross: every layer also attends to a memory: a decoder.
+      norms: where layer norms stand, one of `NORMS`; "post" as BART's.
+      activation: of the MLPs, a key of `ACTIVATIONS`.
+      epsilon: of the layer norms.
     """
 
     depth: int
@@ -146,10 +48,19 @@ class Encoder(nn.Module):
     scan: bool = False
     dropout: float = 0.0
     constrain: Callable[[Array], Array] = unconstrained
+    cross: bool = False
+    norms: str = "pre"
+    activation: str = "gelu_tanh"
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(
-        self, x: Array, mask: Array | None = None, keys: Array | None = None
+        self,
+        x: Array,
+        mask: Array | None = None,
+        keys: Array | None = None,
+        memory: Array | None = None,
+        memory_mask: Array | None = None,
     ) -> Array:
         """Runs the layers.
 
@@ -158,22 +69,22 @@ class Encoder(nn.Module):
           mask: bool `[b, l, l]` or `[b, 1, l, l]`, or 1 for b and the first l; True where the query
             of axis -2 may look at the key of axis -1. Rows without any True stay finite.
           keys: `[b]`, one random key an example, of the dropout; None outside training.
+          memory: `[b, m, width]`, with cross.
+          memory_mask: bool `[b, m]`, True where the memory may be looked at; None: everywhere.
 
         Returns:
-          `[b, l, width]` float32, after the final layer norm.
+          `[b, l, width]` float32, after a layer norm.
         """
         if mask is not None and mask.ndim == 3:
             mask = mask[:, None]
         x = self.constrain(x.astype(DTYPES[self.dtype]))
-        keys = keys if self.dropout else None
-        layer = {
-            "heads": self.heads,
-            "mlp_dim": self.mlp_dim or 4 * x.shape[-1],
-            "depth": self.depth,
-            "dtype": self.dtype,
-            "dropout": self.dropout,
-            "constrain": self.constrain,
-        }
+        around = Around(
+            mask=mask,
+            memory=None if memory is None else self.constrain(memory.astype(x.dtype)),
+            memory_mask=None if memory_mask is None else memory_mask[:, None, None],
+            keys=keys if self.dropout else None,
+        )
+        layer = self.layer(x.shape[-1])
         block = Block
         if self.remat != "none":
             # A scan keeps XLA from merging the two forward passes by itself.
@@ -183,14 +94,51 @@ class Encoder(nn.Module):
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
-                in_axes=(nn.broadcast, nn.broadcast, 0),
+                in_axes=(nn.broadcast, 0),
                 length=self.depth,
             )
-            x, _ = stack(**layer, name="blocks")(x, mask, keys, jnp.arange(self.depth))
+            x, _ = stack(**layer, name="blocks")(x, around, jnp.arange(self.depth))
         else:
             for i in range(self.depth):
-                x, _ = block(**layer, name=f"block_{i}")(x, mask, keys, jnp.int32(i))
-        return self.constrain(nn.LayerNorm(dtype=jnp.float32, name="norm")(x))
+                x, _ = block(**layer, name=f"block_{i}")(x, around, jnp.int32(i))
+        if self.norms == "pre":
+            x = nn.LayerNorm(self.epsilon, dtype=jnp.float32, name="norm")(x)
+        return self.constrain(x.astype(jnp.float32))
+
+    def bound_blocks(self, width: int) -> list[Block]:
+        """The layers one by one, of a decoder that is initialised; with scan, too."""
+        params = self.variables["params"]
+        block = Block(**self.layer(width), parent=None)
+
+        def of_layer(i: int) -> PyTree:
+            if self.scan:
+                return jax.tree.map(lambda leaf: leaf[i], params["blocks"])
+            return params[f"block_{i}"]
+
+        return [block.bind({"params": of_layer(i)}) for i in range(self.depth)]
+
+    def finish(self, x: Array) -> Array:
+        """What follows the layers, for who ran them: `[b, l, width]` to the same in float32."""
+        if self.norms == "post":
+            return x.astype(jnp.float32)
+        norm = nn.LayerNorm(self.epsilon, dtype=jnp.float32, parent=None)
+        return norm.apply({"params": self.variables["params"]["norm"]}, x)
+
+    def layer(self, width: int) -> dict[str, Any]:
+        """The fields of one `Block`."""
+        return {
+            "width": width,
+            "heads": self.heads,
+            "mlp_dim": self.mlp_dim or 4 * width,
+            "depth": self.depth,
+            "dtype": self.dtype,
+            "dropout": self.dropout,
+            "constrain": self.constrain,
+            "cross": self.cross,
+            "norms": self.norms,
+            "activation": self.activation,
+            "epsilon": self.epsilon,
+        }
 
 
 def check_choice(owner: str, field: str, value: str, choices: Container[str]) -> None:
@@ -224,3 +172,24 @@ def check_transformer(tower: nn.Module) -> None:
             f"{owner}: width={tower.width} is not divisible by heads={tower.heads}; "
             "every head takes an equal part"
         )
+
+
+def check_encoder(tower: nn.Module) -> None:
+    """As `check_transformer`, for a tower that also chooses norm and activation."""
+    check_transformer(tower)
+    owner = type(tower).__name__
+    check_choice(owner, "norm", tower.norm, NORMS)
+    check_choice(owner, "activation", tower.activation, ACTIVATIONS)
+    if tower.epsilon <= 0:
+        raise UsageError(f"{owner}: epsilon={tower.epsilon} must be above 0")
+
+
+def check_rows(owner: str, rows: Array, field: str, limit: int) -> None:
+    """Refuses rows `[b, l, ...]` that are longer than a field of their tower says.
+
+    Raises:
+      UsageError: naming the tower, the length, the field and its value.
+    """
+    length = rows.shape[1]
+    if length > limit:
+        raise UsageError(f"{owner}: rows of {length} tokens do not fit {field}={limit}")

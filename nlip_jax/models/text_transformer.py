@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
-from nlip_jax.models.layers import Encoder, check_choice, check_transformer, unconstrained
+from nlip_jax.models.block import unconstrained
+from nlip_jax.models.layers import Encoder, check_choice, check_rows, check_transformer
 from nlip_jax.types import Array
 
 PAD = 0
@@ -99,11 +100,7 @@ class TextTransformer(nn.Module):
           mask: `[b, l]` bool, False on padding.
         """
         length = tokens.shape[1]
-        if length > self.context_length:
-            raise UsageError(
-                f"TextTransformer: rows of {length} tokens do not fit "
-                f"context_length={self.context_length}"
-            )
+        check_rows("TextTransformer", tokens, "context_length", self.context_length)
         init = nn.initializers.normal  # CLIP's: 0.02 for words, 0.01 for positions
         shape = (self.context_length, self.width)
         position = self.param("position", init(0.01), shape, jnp.float32)

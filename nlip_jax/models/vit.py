@@ -8,15 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlip_jax.errors import UsageError
-from nlip_jax.models.layers import (
-    DTYPES,
-    Attention,
-    Encoder,
-    Mlp,
-    check_choice,
-    check_transformer,
-    unconstrained,
-)
+from nlip_jax.models.block import DTYPES, Attention, Mlp, unconstrained
+from nlip_jax.models.layers import Encoder, check_choice, check_transformer
 from nlip_jax.types import Array
 
 POOLS = ("cls", "mean", "map")
@@ -82,22 +75,30 @@ class VisionTransformer(nn.Module):
         return self.image_size // self.patch_size
 
     @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        return self.grid_size**2
+
+    @property
     def num_tokens(self) -> int:
         """Length of the sequence: patches, and one more for pool="cls"."""
-        return self.grid_size**2 + (self.pool == "cls")
+        return self.num_patches + (self.pool == "cls")
 
     @nn.compact
-    def __call__(self, image: Array, keys: Array | None = None) -> dict[str, Array]:
+    def __call__(
+        self, image: Array, keys: Array | None = None, visible: Array | None = None
+    ) -> dict[str, Array]:
         """Encodes images.
 
         Args:
           image: `[b, h, w, 3]` float in [-1, 1]; h = w = image_size.
           keys: `[b]`, see `layers.Encoder`.
+          visible: `[b, v]` int32, the patches that the layers see; None: all of them.
 
         Returns:
           pooled: `[b, width]` float32.
           tokens: `[b, p, width]` float32, after the final layer norm; with pool="cls" the first
-            one is not of a patch.
+            one is not of a patch; with visible, only those.
         """
         if image.shape[1:] != (self.image_size, self.image_size, 3):
             raise UsageError(
@@ -109,6 +110,8 @@ class VisionTransformer(nn.Module):
         patches = einops.rearrange(image, "b (h y) (w x) c -> b (h w) (y x c)", y=size, x=size)
         x = nn.Dense(self.width, dtype=DTYPES[self.dtype], name="embedding")(patches)
         x = x + self._position(std)
+        if visible is not None:
+            x = jnp.take_along_axis(x, visible[..., None], axis=1)
         if self.pool == "cls":
             first = self.param("cls", nn.initializers.normal(std), (1, 1, self.width), jnp.float32)
             x = jnp.concatenate([jnp.broadcast_to(first, (len(x), 1, self.width)), x], axis=1)
@@ -154,7 +157,7 @@ class AttentionPool(nn.Module):
         init = nn.initializers.normal(width**-0.5)
         query = self.param("query", init, (1, 1, width), jnp.float32)
         query = jnp.broadcast_to(query, (len(tokens), 1, width))
-        x = Attention(self.heads, dtype=self.dtype, name="attention")(query, tokens)
+        x = Attention(width, self.heads, dtype=self.dtype, name="attention")(query, tokens)
         y = nn.LayerNorm(dtype=jnp.float32, name="mlp_norm")(x)
         x = x + Mlp(self.mlp_dim or 4 * width, dtype=self.dtype, name="mlp")(y)
         return x[:, 0].astype(jnp.float32)

@@ -9,43 +9,31 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from tiny import mesh_of
+from toy_decoder import (
+    BOS,
+    EOS,
+    PAD,
+    VOCAB,
+    controlled,
+    next_state,
+    quick_jit,
+    random_table,
+    start,
+    step_of,
+)
 
 from nlip_jax.errors import UsageError
-from nlip_jax.models.decoding.beam import beam_search, repeat_beams
-
-PAD, BOS, EOS, VOCAB, STATES = 0, 1, 2, 6, 101
-
-
-def random_table(seed: int, *, rounded: bool = False) -> np.ndarray:
-    """Log-probabilities of the next token in every state, [states, v]; rounded ones have ties."""
-    logits = np.random.default_rng(seed).normal(0, 1.5, (STATES, VOCAB)).astype(np.float32)
-    logits[:, PAD] -= 20
-    if rounded:
-        return (-np.round(2 * np.abs(logits)) / 2).astype(np.float32)
-    return np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))
-
-
-def next_state(state, token):
-    """Depends on all tokens so far, so that a cache of the wrong beam shows."""
-    return (31 * state + 7 * token + 1) % STATES
-
-
-def step_of(table):
-    def step(cache, tokens, position):
-        state = next_state(cache["state"], tokens)
-        seen = cache["seen"].at[:, position].set(tokens)
-        return jnp.asarray(table)[state], {"state": state, "seen": seen}
-
-    return step
+from nlip_jax.models.decoding.beam import beam_search
+from nlip_jax.models.decoding.controls import NO_CONTROLS, Controls
+from nlip_jax.models.decoding.step import repeat_rows
 
 
 def search(table, images, *, beams, max_length=8, min_length=0, mesh=None, **options):
-    @jax.jit
+    @quick_jit
     def run(images):
-        cache = {"state": images, "seen": jnp.zeros((len(images), max_length), jnp.int32)}
         return beam_search(
             step_of(table),
-            repeat_beams(cache, beams),
+            repeat_rows(start(images, max_length), beams),
             batch_size=len(images),
             beams=beams,
             max_length=max_length,
@@ -62,14 +50,24 @@ def search(table, images, *, beams, max_length=8, min_length=0, mesh=None, **opt
     return jax.tree.map(np.asarray, run(images))
 
 
-def plain_search(table, image, *, beams, max_length=8, min_length=0, length_penalty=1.0, prompt=()):
+def plain_search(
+    table,
+    image,
+    *,
+    beams,
+    max_length=8,
+    min_length=0,
+    length_penalty=1.0,
+    prompt=(),
+    controls=NO_CONTROLS,
+):
     """One image, by lists: (tokens, score)."""
 
     def log_probs(tokens):
         state = image
         for token in tokens:
             state = next_state(state, token)
-        row = table[state].copy()
+        row = controlled(table[state], tokens, controls)
         if len(tokens) < min_length:
             row[EOS] = -np.inf
         return row
@@ -109,6 +107,8 @@ CASES = [
     {"beams": 2, "length_penalty": -0.5, "min_length": 3},
     {"beams": 3, "prompt": (4, 3), "min_length": 4},
     {"beams": 4, "max_length": 2},
+    {"beams": 3, "max_length": 10, "controls": Controls(repetition_penalty=1.7)},
+    {"beams": 3, "max_length": 10, "controls": Controls(no_repeat_ngram=2, forbidden=(PAD, 4))},
 ]
 
 
@@ -194,7 +194,7 @@ def test_stops_when_all_are_done():
         sure = jnp.where(jnp.arange(VOCAB) == EOS, 0.0, -30.0)
         return jnp.broadcast_to(sure, (len(tokens), VOCAB)), cache
 
-    run = jax.jit(
+    run = quick_jit(
         lambda: beam_search(
             step,
             {},
@@ -217,7 +217,7 @@ def test_stops_when_all_are_done():
     [
         ({"beams": 0}, "beams=0"),
         ({"beams": 2, "max_length": 3, "prompt": (4, 4)}, "max_length=3 has no room"),
-        ({"beams": 2, "min_length": 8}, "min_length=8 must be less than max_length=8"),
+        ({"beams": 2, "min_length": 9}, "min_length=9 must be at most max_length=8"),
     ],
 )
 def test_refuses(options, message):

@@ -6,10 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from four_parts import CONCEPTS, IMAGE, LENGTH, four_part
 from jax.extend.core import jaxprs_in_params
 
+from nlip_jax.models.dropout import example_keys
 from nlip_jax.models.dual_encoder import DualEncoder
-from nlip_jax.models.flops import dual_encoder_flops, image_tower_flops
+from nlip_jax.models.flops import dual_encoder_flops, forward_flops, image_tower_flops
 from nlip_jax.models.sizes import variant
 from nlip_jax.models.text_transformer import TextTransformer
 from nlip_jax.models.vit import VisionTransformer
@@ -43,6 +45,38 @@ def test_analytic_count_is_the_traced_count(pool, token_features):
         assert batch * count[side] == traced_flops(traced(params, data).jaxpr)
 
 
+@pytest.mark.parametrize("in_itc", [False, True])
+def test_analytic_count_of_four_parts_is_the_traced_count(in_itc):
+    model = four_part(concepts_in_itc=in_itc)
+    tokens, hints = jnp.ones((3, LENGTH), jnp.int32), jnp.ones((3, CONCEPTS), jnp.int32)
+    keys = example_keys(jax.random.key(0), jnp.arange(3))
+    params = jax.eval_shape(model.init, jax.random.key(0), IMAGE, tokens)
+
+    def captions(params, memory):
+        hidden = model.apply(params, memory, tokens, hints, tokens, method="caption_hidden")
+        return hidden @ model.apply(params, method="output_table").T
+
+    memory, visible = jnp.zeros((3, 5, 8)), jnp.zeros((3, 4), jnp.int32)
+    calls = {
+        "image": lambda p: model.apply(p, IMAGE, keys, method="encode_masked_image"),
+        "text": lambda p: model.apply(p, tokens, None, hints, method="encode_text"),
+        "captions": lambda p: captions(p, memory),
+        "reconstruction": lambda p: model.apply(p, memory, visible, method="reconstruct"),
+    }
+    count = forward_flops(model)
+    assert count.keys() == calls.keys()
+    for part, call in calls.items():
+        assert len(IMAGE) * count[part] == traced_flops(jax.make_jaxpr(call)(params).jaxpr), part
+
+
+def test_parts_that_are_off_and_patches_that_are_hidden_cost_nothing():
+    plain = four_part(captions=False, image_decoder=False, mask_ratio=0.0)
+    assert forward_flops(plain).keys() == {"image", "text"}
+    masked = four_part(captions=False, image_decoder=False)
+    assert forward_flops(masked)["image"] < forward_flops(plain)["image"]
+    assert forward_flops(masked)["text"] == forward_flops(plain)["text"]
+
+
 def test_vit_b16_has_the_number_everyone_knows():
     tower = VisionTransformer(**variant("B/16"), image_size=224)
     assert round(image_tower_flops(tower) / 1e9, 1) == 35.1  # 17.6 billion multiply-adds
@@ -56,5 +90,6 @@ class OtherTower(nn.Module):
 
 def test_nothing_is_known_of_other_towers():
     text = TextTransformer(20, context_length=7, width=12, depth=3, heads=3)
-    assert dual_encoder_flops(DualEncoder(OtherTower(), text, embed_dim=6)) is None
-    assert dual_encoder_flops(None) is None
+    for count in (dual_encoder_flops, forward_flops):
+        assert count(DualEncoder(OtherTower(), text, embed_dim=6)) is None
+        assert count(None) is None

@@ -8,7 +8,6 @@ An image is done when it has k captions and none of its beams scores better now 
 Nothing about an image depends on which others are in its batch.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,24 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlip_jax.errors import UsageError
+from nlip_jax.models.decoding.controls import NO_CONTROLS, Controls, control
+from nlip_jax.models.decoding.step import (
+    Decoded,
+    Step,
+    check_min_length,
+    first_rows,
+    hold_back_end,
+)
 from nlip_jax.types import Array, PyTree
-
-# (cache, tokens [b * k] int32, their position () int32) -> log-probabilities of the next tokens
-# [b * k, v], and the cache with these tokens in it. Rows of one image stand side by side.
-Step = Callable[[PyTree, Array, Array], tuple[Array, PyTree]]
-
-
-class Decoded(NamedTuple):
-    """The best caption of every image.
-
-    Attributes:
-      tokens: `[b, max_length]` int32: [bos], the prompt, the caption, [eos] where it ended before
-        max_length, then padding.
-      scores: `[b]` float32.
-    """
-
-    tokens: Array
-    scores: Array
 
 
 class _Search(NamedTuple):
@@ -58,11 +48,6 @@ class _Search(NamedTuple):
     cache: PyTree
 
 
-def repeat_beams(tree: PyTree, beams: int) -> PyTree:
-    """Each row `[b, ...]` of every array k times in turn, `[b * k, ...]`, as a cache wants it."""
-    return jax.tree.map(lambda rows: jnp.repeat(rows, beams, axis=0), tree)
-
-
 def beam_search(
     step: Step,
     cache: PyTree,
@@ -75,6 +60,7 @@ def beam_search(
     eos: int,
     pad: int,
     length_penalty: float = 1.0,
+    controls: Controls = NO_CONTROLS,
     prompt: Array | tuple[int, ...] = (),
 ) -> Decoded:
     """Finds captions; to be called inside of a compiled function.
@@ -83,7 +69,7 @@ def beam_search(
 
     Args:
       step: the decoder.
-      cache: before the first token; every array has the rows [b * k, ...] of `repeat_beams`. What
+      cache: before the first token; every array has the rows [b * k, ...] of `repeat_rows`. What
         is the same for all beams of an image, its features, may be closed over by `step` instead.
       batch_size: images, b.
       beams: kept for each, k.
@@ -93,32 +79,35 @@ def beam_search(
       eos: ends a caption.
       pad: fills up rows.
       length_penalty: exponent of the length; above 0 favours longer captions.
+      controls: which tokens may follow; sums are of log-probabilities as they leave them.
       prompt: `[p]` or `[b, p]` tokens that every caption begins with, behind [bos].
 
     Raises:
       UsageError: lengths or beams that do not fit.
     """
-    prompt = jnp.asarray(prompt, jnp.int32)
-    prompt = jnp.broadcast_to(prompt, (batch_size, prompt.shape[-1]))
-    _check(beams=beams, max_length=max_length, min_length=min_length, given=1 + prompt.shape[1])
+    if beams < 1:
+        raise UsageError(f"beams={beams}: a search needs at least one beam")
+    rows, given = first_rows(
+        prompt, batch_size=batch_size, max_length=max_length, bos=bos, pad=pad
+    )
+    check_min_length(min_length, max_length)
     shape = (batch_size, beams, max_length)
     # By NumPy: the same numbers on every device.
     scales = jnp.asarray(np.maximum(np.arange(max_length + 1), 1.0) ** length_penalty, jnp.float32)
-    given = jnp.concatenate([jnp.full((batch_size, 1), bos, jnp.int32), prompt], axis=1)
-    tokens = jnp.full(shape, pad, jnp.int32).at[:, :, : given.shape[1]].set(given[:, None])
+    tokens = jnp.broadcast_to(rows[:, None], shape)
 
     def read(position: Array, cache: PyTree) -> PyTree:
         return step(cache, _at(tokens, position), position)[1]
 
     first = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf)  # the beams are still all the same
     start = _Search(
-        length=jnp.int32(given.shape[1]),
+        length=jnp.int32(given),
         tokens=tokens,
         sums=jnp.broadcast_to(first, shape[:2]).astype(jnp.float32),
         ended=jnp.full(shape, pad, jnp.int32),
         scores=jnp.full(shape[:2], -jnp.inf, jnp.float32),
         done=jnp.zeros(batch_size, bool),
-        cache=jax.lax.fori_loop(0, given.shape[1] - 1, read, cache),
+        cache=jax.lax.fori_loop(0, given - 1, read, cache),
     )
 
     def goes_on(search: _Search) -> Array:
@@ -127,9 +116,11 @@ def beam_search(
     def advance(search: _Search) -> _Search:
         position = search.length - 1
         log_probs, cache = step(search.cache, _at(search.tokens, position), position)
-        log_probs = log_probs.astype(jnp.float32).reshape(batch_size, beams, -1)
-        too_short = (jnp.arange(log_probs.shape[-1]) == eos) & (search.length < min_length)
-        log_probs = jnp.where(too_short, -jnp.inf, log_probs)
+        log_probs = log_probs.astype(jnp.float32)
+        rows = search.tokens.reshape(-1, max_length)
+        log_probs = control(controls, log_probs, rows, search.length)
+        log_probs = hold_back_end(log_probs, search.length, min_length=min_length, eos=eos)
+        log_probs = log_probs.reshape(batch_size, beams, -1)
         search = search._replace(cache=cache)
         return _extend(search, log_probs, eos=eos, scale=scales[search.length])
 
@@ -192,14 +183,3 @@ def _keep_best(
 def _at(tokens: Array, position: Array) -> Array:
     """The tokens of all beams at a position, [b * k]."""
     return jax.lax.dynamic_index_in_dim(tokens, position, axis=2, keepdims=False).reshape(-1)
-
-
-def _check(*, beams: int, max_length: int, min_length: int, given: int) -> None:
-    if beams < 1:
-        raise UsageError(f"beams={beams}: a search needs at least one beam")
-    if not given < max_length:
-        raise UsageError(
-            f"max_length={max_length} has no room behind [bos] and a prompt of {given - 1} tokens"
-        )
-    if not min_length < max_length:
-        raise UsageError(f"min_length={min_length} must be less than max_length={max_length}")
