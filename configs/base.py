@@ -43,6 +43,8 @@ def synthetic_source() -> ConfigDict:
     c.mismatched = 0.0  # share of captions that describe another scene
     c.incomplete = 0.0  # share of captions that leave objects or attributes out
     c.irrelevant = 0.0  # share of captions that are file names, dates, shop talk
+    # False: a caption has one of these faults at most | True: any, each drawn on its own
+    c.independent = False
     return c
 
 
@@ -206,7 +208,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.data.storage.attempts = 5  # readings of a block before it counts as unreadable
 
     c.tokenizer = ConfigDict()
-    c.tokenizer.name = "sentencepiece"  # sentencepiece | clip | bert: kind of vocabulary
+    c.tokenizer.name = "sentencepiece"  # sentencepiece | clip | bert | bart: kind of vocabulary
     c.tokenizer.model = ""  # file or folder of the vocabulary; empty: trained (sentencepiece)
     c.tokenizer.vocab_size = 8000  # of a trained one; shrinks to what the captions support
     c.tokenizer.max_sentences = 1_000_000  # captions it is trained on
@@ -240,6 +242,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.model.text.pool = "eos"  # eos | cls | mean
     c.model.text.causal = True  # False: every token sees every other
 
+    c.model.decoder = ConfigDict()  # nlip.model=four_part: of captions; as wide as the text tower
+    c.model.decoder.depth = 6
+    c.model.decoder.heads = 6
+    c.model.decoder.mlp_dim = 0
+
+    c.model.image_decoder = ConfigDict()  # nlip.model=four_part: of masked images
+    c.model.image_decoder.width = 256
+    c.model.image_decoder.depth = 4
+    c.model.image_decoder.heads = 8
+    c.model.image_decoder.mlp_dim = 0
+
     # --- loss and methods -----------------------------------------------------------------------
     c.loss = ConfigDict()
     # dot | token_max (FILIP's token-wise maximum) | auto: the method's own
@@ -262,9 +275,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.align.label_smoothing = 0.1  # share of a target that goes to all texts of the batch alike
 
     c.nlip = ConfigDict()  # read by method=nlip only
-    c.nlip.model = "dual_encoder"  # the plain towers
+    # dual_encoder: the plain towers | four_part: NLIP's own, which also captions and reconstructs
+    c.nlip.model = "dual_encoder"
+    # four_part: folder of a BART from Hugging Face, as whose parts text encoder and decoder begin
+    # and are arranged; read once, at the start. Sizes and tokenizer must be its own. Empty: none
+    c.nlip.bart = ""
     c.nlip.warmup = "5 epochs"  # plain InfoNCE before the first estimate
     c.nlip.reestimate_every = "0 epochs"  # estimate again with this period; 0: once
+    # pass: a pass over all pairs, without augmentation | online: the losses that training saw
+    c.nlip.estimate = "pass"
+    # online: the losses of so long a time before the estimate; two epochs see every pair
+    c.nlip.online_window = "2 epochs"
     c.nlip.weight = 0.5  # lambda: a pair's target gives lambda * noise_prob to the others
     c.nlip.form = "smoothed_targets"  # smoothed_targets | mixture_likelihood
     c.nlip.normaliser = "softmax"  # softmax | sigmoid
@@ -274,6 +295,66 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.nlip.tolerance = 1e-6  # change of the mean log-likelihood that ends it
     c.nlip.reg_covar = 5e-4  # added to the variances, in units of the normalised loss
     c.nlip.num_shown = 24  # most and least noisy pairs in report.html
+    c.nlip.itc_weight = 1.0  # of the contrastive loss
+    c.nlip.lm_weight = 1.0  # four_part: of the captioning loss; 0: there is none
+    c.nlip.ir_weight = 1.0  # four_part: of masked-image reconstruction; 0: there is none
+    # four_part: how far noise counts in the captioning loss: a pair has 1 - this * noise_prob there
+    c.nlip.lm_noise_weight = 0.0
+    c.nlip.lm_label_smoothing = 0.1  # of the captions' words
+    c.nlip.lm_stride = 1  # every so many-th pair of a batch goes through the captioning loss
+    c.nlip.mask_ratio = 0.5  # four_part: share of the patches that training hides
+    c.nlip.text_drop = 0.5  # share of captions that the captioner is not shown at all in training
+    c.nlip.text_mask_rate = (0.3, 0.5)  # share of the words of the others that are masked
+    c.nlip.text_mask_span = 3.0  # words in a row behind one mask, in the mean
+    c.nlip.concepts_in_itc = False  # let concepts, which tell of the image, into the text feature
+
+    # Noise completion: texts of the model's own in place of noisy ones.
+    c.nlip.completion = ConfigDict()
+    # Which text a pair shows: none: its own | noise_prob: the synthetic one with that probability |
+    # threshold: where noise_prob exceeds it | union: both, one after the other | auto: noise_prob
+    # where the model makes captions, else none
+    c.nlip.completion.text = "auto"
+    c.nlip.completion.threshold = 0.5
+    c.nlip.completion.after = "0 epochs"  # from the first estimate to the first captions
+    c.nlip.completion.every = "0 epochs"  # new concepts and captions with this period; 0: once
+    # Folder of a finished column such as runs/a/columns/synthetic_caption/0001, instead of own ones
+    c.nlip.completion.captions = ""
+    # Texts left out of the loss: none | noise_prob: own ones that are noisy | match: own and
+    # synthetic ones that do not match their image, by a mixture over similarities (as BLIP filters)
+    c.nlip.completion.drop = "none"
+    c.nlip.completion.drop_above = 0.5  # probability, of noise or of no match
+
+    c.concepts = ConfigDict()  # words for what images show, given to the captioner of nlip
+    c.concepts.top_k = 5  # of each image; 0: none
+    c.concepts.vocabulary = ""  # file with one a line; empty: mined from the captions of the run
+    c.concepts.tagger = "rules"  # rules | spacy:MODEL, one that you installed
+    c.concepts.max_words = 3
+    c.concepts.min_count = 5  # captions that name a concept, at least
+    c.concepts.min_share = 4e-6  # the same as a share of all captions
+    c.concepts.max_size = 20_000  # the most frequent ones
+    c.concepts.max_captions = 1_000_000  # that are looked through
+    c.concepts.prompt = "a photo of a {}."  # of a concept, when images are compared with it
+    c.concepts.max_tokens = 6  # of a concept; longer ones are cut
+    # What compares: own: the model in training | folder of a run | package.module:function
+    c.concepts.retriever = "own"
+    c.concepts.dropout = 0.1  # share of pairs that are trained without concepts
+
+    c.captions = ConfigDict()  # how models that can make captions do so
+    # greedy | sample | top_k | nucleus | beam
+    c.captions.decoding = "nucleus"
+    c.captions.evaluation = "beam"  # the same, for evaluators
+    c.captions.top_p = 0.9  # nucleus: of the probability
+    c.captions.top_k = 50  # top_k: words
+    c.captions.temperature = 1.0  # sample, top_k, nucleus
+    c.captions.beams = 3  # beam
+    c.captions.length_penalty = 1.0  # beam: above 0 favours longer captions
+    c.captions.min_length = 5  # tokens, without [bos], prompt and [eos]
+    c.captions.max_length = 20
+    c.captions.repetition_penalty = 1.0  # above 1 makes words less likely that were there before
+    c.captions.no_repeat_ngram = 0  # tokens in a row that never come twice; 0: they may
+    # sample, top_k, nucleus: captions an image; kept is the one that matches its image best
+    c.captions.candidates = 1
+    c.captions.prompt = ""  # what captions begin with, and what is taken off again
 
     # --- optimisation ---------------------------------------------------------------------------
     c.optimizer = ConfigDict()
@@ -292,6 +373,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         "query",
         "log_scale",
         "logit_bias",
+        "type",
+        "memory_type",
+        "mask_token",
     )
     c.optimizer.clip_norm = 1.0  # of the global gradient; 0: off
 

@@ -119,7 +119,7 @@ class ColumnVersion:
         """
         _barrier(f"fragments of {self.directory}")
         phases.enter("column_merge", column=self.directory.parent.name)
-        start, stop = _own_range(num_examples)
+        start, stop = own_range(num_examples)
         dense, seen = None, np.zeros(stop - start, np.int32)
         for ids, values in self.fragments():
             mine = (ids >= start) & (ids < stop)
@@ -189,14 +189,15 @@ def read_column(directory: Path, *, numberings: Iterable[dict[str, Any]]) -> np.
     return ColumnVersion(directory=directory, key=done["key"]).read()
 
 
-def _own_range(num_examples: int) -> tuple[int, int]:
+def own_range(num_examples: int) -> tuple[int, int]:
+    """The ids [start, stop) whose values in a dense column this process writes."""
     edges = np.linspace(0, num_examples, jax.process_count() + 1).astype(np.int64)
     return int(edges[jax.process_index()]), int(edges[jax.process_index() + 1])
 
 
 def own_share(values: np.ndarray) -> np.ndarray:
     """The range of a dense column that this process writes."""
-    start, stop = _own_range(len(values))
+    start, stop = own_range(len(values))
     return values[start:stop]
 
 

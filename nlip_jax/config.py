@@ -12,7 +12,9 @@ import json
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -165,6 +167,28 @@ def read_config(file: str) -> ConfigDict:
       UsageError: no such file, or no config comes out of it.
     """
     name, *argument = file.split(":", 1)
+    config = _take_from(name, lambda module: module.get_config(*argument))
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise UsageError(f"config file {name}: get_config must return a ConfigDict, not {kind}")
+    return config
+
+
+def read_constant(name: str, constant: str) -> Any:
+    """What a config file defines beside its `get_config`; None where it does not.
+
+    Args:
+      name: FILE.py.
+      constant: the name of it.
+
+    Raises:
+      UsageError: no such file, or it cannot be executed.
+    """
+    return _take_from(name, lambda module: getattr(module, constant, None))
+
+
+def _take_from(name: str, take: Callable[[ModuleType], Any]) -> Any:
+    """Executes a config file, and takes something from it."""
     path = Path(name).resolve()
     if path.suffix != ".py" or not path.is_file():
         raise UsageError(f"no config file {name!r}; name one, such as configs/quickstart.py")
@@ -174,16 +198,12 @@ def read_config(file: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config(*argument)
+        return take(module)
     except Exception as error:  # a user's code may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         place = f", line {lines[-1]}" if lines else ""
         raise UsageError(f"config file {name}{place}: {_one_line(error)}") from error
-    if not isinstance(config, ConfigDict):
-        kind = type(config).__name__
-        raise UsageError(f"config file {name}: get_config must return a ConfigDict, not {kind}")
-    return config
 
 
 def config_argument(argv: list[str], *, command: str) -> str:

@@ -23,6 +23,9 @@ class Batch(TypedDict, total=False):
     row: Array  # [b] int32, place in the global batch, added by the step: random numbers hang on it
     image_id: Array  # [b] int32, number of the image in its data set, for methods that ask for it
     noise_prob: Array  # [b] float32, column of the method nlip
+    concept_tokens: Array  # [b, c] int32, tokens of retrieved concepts; 0 is padding
+    synthetic_tokens: Array  # [b, l] int32, a caption that a model made; all 0 where there is none
+    match: Array  # [b, 2] float32, probabilities that own and synthetic text do not match the image
 
 
 @flax.struct.dataclass

@@ -48,7 +48,7 @@ def test_a_method_of_ones_own_is_imported():
     assert isinstance(made, Clip)
 
 
-def own_method(config, *, model, mesh, clock):
+def own_method(config, *, model, mesh, clock, texts):
     return tiny.clip()
 
 

@@ -141,7 +141,7 @@ def test_ranges_of_processes_cover_all_ids(monkeypatch):
         ranges = []
         for process in range(3):
             monkeypatch.setattr(columns.jax, "process_index", lambda process=process: process)
-            ranges.append(columns._own_range(n))
+            ranges.append(columns.own_range(n))
         edges = [0, *(stop for _, stop in ranges)]
         assert edges[-1] == n and [start for start, _ in ranges] == edges[:-1]
         assert max(b - a for a, b in ranges) - min(b - a for a, b in ranges) <= 1

@@ -90,12 +90,12 @@ class LinearTowers(nn.Module):
     def logit_bias(self):
         return self.bias
 
-    def encode_image(self, image):
+    def encode_image(self, image, keys=None):
         patches = image.reshape(len(image), 4, -1)
         tokens = self.image(patches)
         return {"image_embed": normalize(tokens.sum(1)), "image_tokens": normalize(tokens)}
 
-    def encode_text(self, tokens):
+    def encode_text(self, tokens, keys=None):
         mask = tokens > 0
         pieces = self.text(tokens) * mask[..., None]
         embed = normalize(pieces.sum(1))

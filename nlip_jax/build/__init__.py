@@ -4,6 +4,9 @@ Every table lists the choices of one field. "package.module:name" in place of a 
 reaches a user's own function with the signature of the functions in `METHODS`.
 """
 
+from nlip_jax.build.bart import read_bart, starts_from_bart
+from nlip_jax.build.captions import can_caption, given_columns
+from nlip_jax.build.concepts import open_concepts, reopen_concepts
 from nlip_jax.build.data import (
     data_fingerprint,
     make_draw,
@@ -22,8 +25,10 @@ from nlip_jax.build.text import make_mask, open_tokenizer, reopen_tokenizer
 from nlip_jax.build.training import make_micro_batches
 
 __all__ = [
+    "can_caption",
     "data_fingerprint",
     "evaluator_makers",
+    "given_columns",
     "indexed_sets",
     "lookup",
     "make_clock",
@@ -43,7 +48,11 @@ __all__ = [
     "make_transform",
     "make_tx",
     "may_grow",
+    "open_concepts",
     "open_tokenizer",
     "open_training_source",
+    "read_bart",
+    "reopen_concepts",
     "reopen_tokenizer",
+    "starts_from_bart",
 ]

@@ -12,7 +12,7 @@ _INDEXED = ("shards", "captions", "caption_probabilities", "index", "num_images"
 FIELDS: dict[str, tuple[str, ...]] = {
     "synthetic": (
         *("num_examples", "split", "seed", "image_size"),
-        *("mismatched", "incomplete", "irrelevant"),
+        *("mismatched", "incomplete", "irrelevant", "independent"),
     ),
     "tar": (*_INDEXED, "caption_key"),
     "array_record": (*_INDEXED, "image_key", "caption_key", "sample_key"),

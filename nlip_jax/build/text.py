@@ -43,8 +43,15 @@ def _bert(spec: ConfigDict, *, source: Source, workdir: Path) -> Tokenizer:
     return BertTokenizer(vocabulary, context_length=spec.context_length)
 
 
+def _bart(spec: ConfigDict, *, source: Source, workdir: Path) -> Tokenizer:
+    del source, workdir
+    from nlip_jax.data.text.bart_bpe import BartTokenizer, read_vocabulary
+
+    return BartTokenizer(read_vocabulary(spec.model), context_length=spec.context_length)
+
+
 # config.tokenizer.name -> function of its block; "package.module:function" is one of your own.
-TOKENIZERS = {"sentencepiece": _sentence_piece, "clip": _clip, "bert": _bert}
+TOKENIZERS = {"sentencepiece": _sentence_piece, "clip": _clip, "bert": _bert, "bart": _bart}
 
 
 def open_tokenizer(config: ConfigDict, *, source: Source, workdir: Path) -> Tokenizer:

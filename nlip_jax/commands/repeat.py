@@ -17,7 +17,8 @@ from nlip_jax.commands.train_command import open_columns
 from nlip_jax.data.pipeline import Reading, RowInfo, open_batches, take_row_info
 from nlip_jax.errors import UsageError
 from nlip_jax.methods.base import Episode
-from nlip_jax.train.loop import Trainer, join_columns, train
+from nlip_jax.train.joining import join_columns
+from nlip_jax.train.loop import Trainer, train
 from nlip_jax.train.step import compile_step
 from nlip_jax.types import Batch, PyTree, TrainState
 
@@ -66,7 +67,11 @@ def repeat(run: Session, *, step: int, checkpoint: int | None) -> Repeated:
     reading = dataclasses.replace(run.mapper.reading, workers=0)  # sooner there for a few batches
     abstract = run.factory.abstract()
     # Before the compiler takes its time: a run that is going on clears old checkpoints away.
-    state = run.factory.create() if checkpoint is None else _restore(run, checkpoint, abstract)
+    state = (
+        run.factory.create(run.given_params())
+        if checkpoint is None
+        else _restore(run, checkpoint, abstract)
+    )
     compiled = compile_step(run.step, state=abstract, batch=run.batch, mesh=run.mesh)
     state = train(_trainer(run, compiled=compiled, stop=step - 1, reading=reading), state)
     batch, rows = _read(run, step=step, reading=reading)
@@ -74,7 +79,7 @@ def repeat(run: Session, *, step: int, checkpoint: int | None) -> Repeated:
     _, metrics = compiled(state, batch)
     order = dataclasses.replace(run.order, rows=np.arange(run.config.batch_size))
     return Repeated(
-        metrics={name: float(value) for name, value in jax.device_get(metrics).items()},
+        metrics={name: float(value) for name, value in metrics.items() if not value.ndim},
         example_ids=sharding.rows_of_all(
             rows.ids, rows=run.order.rows, batch_size=run.config.batch_size
         ),
@@ -148,8 +153,9 @@ def _recorded(run: Session, index: int) -> Episode:
 
     return Episode(
         index=index,
-        map_examples=lambda name, function, state: column(name).read(),
+        map_examples=lambda name, function, state, join=(): column(name).read(),
         column=column,
+        recent_losses=lambda name: column(name).read(),
     )
 
 

@@ -7,6 +7,7 @@ import platform
 import numpy as np
 
 from nlip_jax import __version__
+from nlip_jax.commands.run_texts import texts_report
 from nlip_jax.commands.session import Session
 from nlip_jax.data.failures import ReadError
 from nlip_jax.data.images.decode import to_pixels
@@ -30,7 +31,6 @@ def write_report(run: Session, state: TrainState, *, results: dict[str, float]) 
       results: what results.json will hold.
     """
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    rounds = int(state.episode) if "noise_prob" in run.method.columns else 0
     report = RunReport(
         title=f"{run.config.method} on {run.config.data.source}",
         description=(
@@ -40,7 +40,8 @@ def write_report(run: Session, state: TrainState, *, results: dict[str, float]) 
         results=results,
         config=run.config.to_dict(),
         metrics=read_metrics(run.workdir / "metrics.jsonl"),
-        noise=[noise_estimate(run, version, state) for version in range(1, rounds + 1)],
+        noise=[noise_estimate(run, version, state) for version in _estimates(run, state)],
+        texts=texts_report(run, state),
         provenance={
             "step": str(run.plan.total),
             "seed": str(run.config.seed),
@@ -51,6 +52,14 @@ def write_report(run: Session, state: TrainState, *, results: dict[str, float]) 
         },
     )
     page.write(run.workdir / "report.html", report)
+
+
+def _estimates(run: Session, state: TrainState) -> list[int]:
+    """The versions of the noise probabilities."""
+    if "noise_prob" not in run.method.columns:
+        return []
+    every = range(1, int(state.episode) + 1)
+    return [version for version in every if "noise_prob" in run.method.makes(version)]
 
 
 def noise_estimate(run: Session, version: int, state: TrainState) -> NoiseEstimate:
@@ -71,7 +80,7 @@ def noise_estimate(run: Session, version: int, state: TrainState) -> NoiseEstima
         }
         table = [CalibrationBin(*row) for row in calibration(known, truth[ids] != 0)]
     most, least = [], []
-    if version == int(state.episode):
+    if version == _estimates(run, state)[-1]:
         # Ranked by loss: many probabilities are equal at both ends.
         order = ids[np.argsort(finite, kind="stable")]
         shown = run.config.nlip.num_shown

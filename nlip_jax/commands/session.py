@@ -14,8 +14,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from nlip_jax import build, phases, sharding
+from nlip_jax.build.texts import Texts
 from nlip_jax.columns import ColumnVersion
 from nlip_jax.commands.ranges import check_numbers
+from nlip_jax.commands.texts import open_texts
 from nlip_jax.config import Clock
 from nlip_jax.data.cache import MemoryCache
 from nlip_jax.data.images.transform import ImageTransform
@@ -57,6 +59,8 @@ class Session:
     mapper: Mapper
     evaluators: dict[str, Any]
     fingerprint: str
+    texts: Texts
+    given_columns: dict[str, np.ndarray]
 
     @property
     def load(self) -> LoadPair:
@@ -113,6 +117,17 @@ class Session:
             watches_loss=self.spike_policy is not None,
         )
 
+    def given_params(self) -> dict[str, np.ndarray]:
+        """The parameters of step 0 that are read rather than drawn, by name.
+
+        Raises:
+          UsageError: they are not there, or do not fit the model.
+        """
+        if not build.starts_from_bart(self.config):
+            return {}
+        params = self.factory.abstract().params
+        return build.read_bart(self.config, tokenizer=self.tokenizer, params=params)
+
     @property
     def step(self) -> Callable:
         """The training step, to be compiled."""
@@ -130,10 +145,12 @@ class Session:
     @property
     def data_description(self) -> dict[str, Any]:
         """What data.json says of the data of a run."""
+        concepts = self.texts.concepts
         return {
             "fingerprint": self.fingerprint,
             "num_examples": len(self.draw),
             "vocab_size": self.tokenizer.vocab_size,
+            **({"concepts": concepts.fingerprint} if concepts is not None else {}),
         }
 
     def column(self, name: str, version: int, *, key: str = "") -> ColumnVersion:
@@ -161,7 +178,10 @@ def batch_shapes(config: ConfigDict, method: Method) -> dict[str, jax.ShapeDtype
     """Shapes of a global training batch."""
     b, size = config.batch_size, config.data.image_size
     length = config.tokenizer.context_length
-    columns = {name: jax.ShapeDtypeStruct((b,), np.float32) for name in method.columns}
+    joined = {name: method.joined(name) for name in method.columns}
+    columns = {
+        name: jax.ShapeDtypeStruct((b, *one.shape), one.dtype) for name, one in joined.items()
+    }
     image = jax.ShapeDtypeStruct((b, size, size, 3), np.uint8)
     tokens = jax.ShapeDtypeStruct((b, length), np.int32)
     inputs = {
@@ -209,7 +229,7 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     micro_batches = build.make_micro_batches(config, mesh=mesh)
     reading = build.make_reading(config)
     transform = build.make_transform(config)
-    evaluators = build.make_evaluators(config, workdir)
+    evaluators = build.make_evaluators(config, workdir, can_caption=build.can_caption(config))
     _check_keep_column(config, workdir)
     source = build.open_training_source(config, workdir)
     draw = build.make_draw(config, source=source)
@@ -217,7 +237,8 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
     schedule = build.make_learning_rate(config, clock=clock)
     tokenizer = build.open_tokenizer(config, source=source, workdir=workdir)
     model = build.make_model(config, vocab_size=tokenizer.vocab_size, mesh=mesh)
-    method = build.make_method(config, model=model, mesh=mesh, clock=clock)
+    texts = open_texts(config, source=source, tokenizer=tokenizer, workdir=workdir, mesh=mesh)
+    method = build.make_method(config, model=model, mesh=mesh, clock=clock, texts=texts)
     if method.columns and source.draws_captions:
         raise UsageError(
             f"config.data.source={config.data.source!r} with captions='sample' gives a pair "
@@ -244,6 +265,8 @@ def open_session(config: ConfigDict, workdir: Path) -> Session:
         fingerprint=build.data_fingerprint(
             config, source=source, draw=draw, tokenizer=tokenizer
         ),
+        texts=texts,
+        given_columns=build.given_columns(config, source=source, tokenizer=tokenizer),
     )
     session.factory.abstract()  # the rules of config.mesh meet the parameters
     return session

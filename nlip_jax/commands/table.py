@@ -34,6 +34,22 @@ COMMANDS = {
             "profile": "FIRST..LAST: steps to make an XLA trace of, in the workdir",
         },
     ),
+    "sweep": Command(
+        "train all arms of an experiment with several seeds, and compare them in a table",
+        {
+            "workdir": "folder of the sweep; empty: runs/NAME_OF_CONFIG_sweep",
+            "arms": "only these, with commas between them",
+            "seeds": "these instead of the config file's",
+            "table": "no value: train nothing, show the table of what is there",
+            "json": "also write the numbers to this file",
+        },
+        notes=(
+            "The config file says in SWEEP which arms, seeds and results there are, and its",
+            "get_config takes arm=NAME,seed=N: see configs/scenes.py. Each run is a `train` in",
+            "WORKDIR/ARM/SEED and says what it does in WORKDIR/ARM/SEED.log. The same command",
+            "again goes on where it was stopped; WORKDIR/sweep.md and sweep.json hold the table.",
+        ),
+    ),
     "index": Command(
         "scan shards once, so that any example can be read at random; again after adding some",
         _WORKDIR,
@@ -145,6 +161,66 @@ COMMANDS = {
             "Fields of the run that do not alter training may be set, as --config.mesh.fsdp=2.",
         ),
     ),
+    "audit": Command(
+        "judge every pair of a data set: how likely it is noise, what its text leaves out, which "
+        "captions are nearly the same",
+        {
+            "run": "folder of a run, which is only read: its newest checkpoint judges the pairs; "
+            "default: a small model is trained on the data themselves",
+            "step": "of the run: latest (default), or the number of a checkpoint",
+            "workdir": "folder for the audit; empty: audits/NAME_OF_CONFIG or audits/NAME_OF_RUN",
+            "minutes": "that it may take (10); what was not finished in this time it says, and the "
+            "same command again goes on",
+            "keep_below": "pairs with a lower noise probability are kept (0.5)",
+            "shard_noise": "shards with at most this share of noisy pairs are listed as kept (0.5)",
+            "near": "similarity from which captions count as nearly the same (0.7): shared words "
+            "and pairs of neighbouring words over all; 1.01: only equal ones do",
+            "json": "also write the numbers to this file",
+        },
+        usages=(
+            "--config=FILE[:ARGUMENT] [--minutes=10] [--config.FIELD=VALUE ...]",
+            "--run=RUN [--step=N]                 the data that the run was trained on",
+            "--run=RUN --config=FILE[:ARGUMENT]   other data",
+        ),
+        notes=(
+            "It writes into its folder audit.html; pairs.parquet, a line for every pair;",
+            "columns/noise_prob/VERSION, for config.data.keep_column; kept_shards.txt, the shards",
+            "that are good enough as a whole; kept_uids.npy for DataComp's resharder, where the",
+            "samples have uids; concepts.txt, quarantine.jsonl, results.json. Captions are",
+            "proposed where the model makes some (nlip.model=four_part, as the small one is).",
+        ),
+    ),
+    "caption": Command(
+        "make captions of all pairs of a data set, or of the pictures of a folder",
+        {
+            "workdir": "folder of the run whose model makes them; it is only read",
+            "over": "what is captioned: data (default), the training data, or a folder of pictures",
+            "step": "latest (default), or the number of a checkpoint",
+            "output": "folder for the captions of data; default: captions/ in the workdir",
+            "page": "also write an HTML page with pictures and captions to this file",
+            "json": "also write a folder's captions, or numbers of those of data, to this file",
+        },
+        takes_config=False,
+        usages=(
+            "--workdir=RUN [--output=FOLDER] [--page=FILE] [--json=FILE]",
+            "--workdir=RUN --config=FILE[:ARGUMENT] --output=FOLDER",
+            "--workdir=RUN --over=FOLDER [--page=FILE] [--json=FILE]",
+            "--workdir=RUN ... [--config.captions.decoding=beam ...] [--config.concepts.top_k=3]",
+        ),
+        notes=(
+            "The run needs a model that makes captions: method=nlip, nlip.model=four_part. With",
+            "--config the data of that file are captioned instead of the run's own. Killed or",
+            "stopped (exit code 75), the same command goes on.",
+            "",
+            "OUTPUT/captions.parquet has example_id, shard, key, caption, concepts and",
+            "synthetic_caption; OUTPUT/columns/synthetic_caption/0001 has the captions as tokens,",
+            "for config.nlip.completion.captions of another run with the same vocabulary.",
+            "",
+            "Fields of the blocks config.captions, which says how captions are made, and",
+            "config.concepts.top_k, up to that of the run, may be set, beside those that do not",
+            "alter training.",
+        ),
+    ),
     "replay": Command(
         "repeat a step of a run, such as a loss spike, and show what was in its batch",
         {
@@ -159,7 +235,10 @@ COMMANDS = {
     "benchmark": Command(
         "measure on this machine; prints a table",
         {"json": "also write the numbers to this file"},
-        choices=("step", "model", "loss", "pod", "mixture", "data", "evaluation"),
+        choices=(
+            *("step", "model", "loss", "pod", "mixture", "data", "evaluation", "audit"),
+            *("caption", "masking"),
+        ),
         takes_config=False,
     ),
 }

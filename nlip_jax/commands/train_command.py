@@ -16,9 +16,10 @@ from ml_collections import ConfigDict
 
 from nlip_jax import __version__, build, phases
 from nlip_jax.checkpoint import Checkpointer
-from nlip_jax.commands import compilation_cache, run_header
+from nlip_jax.commands import compilation_cache, online, run_header
 from nlip_jax.commands import session as sessions
 from nlip_jax.commands import workdir as workdirs
+from nlip_jax.commands.completion_results import completion_results
 from nlip_jax.commands.evaluation.example_sets import fingerprints
 from nlip_jax.commands.evaluation.results import Found, find, write_found, write_results
 from nlip_jax.commands.placement_table import format_placement
@@ -34,6 +35,7 @@ from nlip_jax.report.table import format_results
 from nlip_jax.sharding import on_leader
 from nlip_jax.train import stop
 from nlip_jax.train.ema import with_average
+from nlip_jax.train.joining import JoinedColumn
 from nlip_jax.train.loop import Trainer, failures, train
 from nlip_jax.train.metrics import MetricsLog
 from nlip_jax.train.profile import Trace, check_trace, parse_trace
@@ -91,6 +93,7 @@ def run_in(
     checkpointer = Checkpointer(workdir / "checkpoints", keep=config.checkpoint.keep)
     latest = checkpointer.latest_step()
     workdirs.check_total(config, total=run.plan.total, done=latest or 0)
+    given = run.given_params() if latest is None else {}
     if leader:
         workdirs.say_changes(changes)
         write_atomically(workdir / "config.json", to_json(config).encode())
@@ -107,7 +110,8 @@ def run_in(
     run_header.show(run, state=abstract, compiled=compiled)
     meta = {}  # of the checkpoint
     if latest is None:
-        state = run.factory.create()
+        state = run.factory.create(given)
+        del given  # as large as the model
     else:
         restored = checkpointer.restore(latest, abstract=abstract)
         state, meta = restored.state, restored.meta
@@ -142,13 +146,14 @@ def run_in(
         trace=trace if leader else None,
         spikes=spike_log(run, resume_step=int(state.step)),
         stops_at_non_finite=run.spike_policy is None or not run.spike_policy.skips,
+        rows=online.keep_losses(run, resume_step=int(state.step)),
     )
     try:
         state = train(trainer, state)
         checkpointer.wait()
         phases.enter("evaluate", step=run.plan.total)
         found = evaluate(run, state)
-        noise = noise_results(run, state)
+        noise = noise_results(run, state) | completion_results(run, state)
         if log is not None:
             values = found.numbers | noise
             log.write(run.plan.total, {f"eval/{name}": value for name, value in values.items()})
@@ -238,11 +243,24 @@ def spike_log(run: Session, *, resume_step: int) -> SpikeLog | None:
     )
 
 
-def open_columns(run: Session, episode: int) -> dict[str, Any]:
-    """The columns of an episode, None while they are not known yet."""
-    return {
-        name: run.column(name, episode).read() if episode else None for name in run.method.columns
-    }
+def open_columns(
+    run: Session, episode: int, *, names: tuple[str, ...] | None = None
+) -> dict[str, JoinedColumn]:
+    """What batches of an episode show beside their rows, by name.
+
+    Args:
+      run: whose columns they are.
+      episode: 0 before the first estimate.
+      names: of them; None: all that the method asks for.
+    """
+    found = {}
+    for name in run.method.columns if names is None else names:
+        joined = run.method.joined(name)
+        values = run.given_columns.get(joined.column)
+        if values is None and (version := run.method.version(joined.column, episode)):
+            values = run.column(joined.column, version).read()
+        found[name] = JoinedColumn(joined, values)
+    return found
 
 
 def make_episode(
@@ -251,7 +269,9 @@ def make_episode(
     """What the method's refresh may use; its columns carry a key of all that they depend on."""
     key = column_key(run, state)
 
-    def map_examples(name: str, function: Any, state: TrainState) -> Any:
+    def map_examples(
+        name: str, function: Any, state: Any, join: tuple[str, ...] = ()
+    ) -> np.ndarray:
         return run.mapper.map_to_column(
             function,
             state,
@@ -260,6 +280,8 @@ def make_episode(
             batch_size=run.config.batch_size,
             seed=run.config.seed + 1_000_003 * index,
             column=run.column(name, index, key=key),
+            columns=open_columns(run, index, names=join),
+            meta={"tokenizer": run.tokenizer.fingerprint},
             on_rows=functools.partial(quarantine.add, in_training=False),
         )
 
@@ -267,6 +289,7 @@ def make_episode(
         index=index,
         map_examples=map_examples,
         column=lambda name: run.column(name, index, key=key),
+        recent_losses=lambda name: online.make_recent_losses(run, name, episode=index, key=key),
     )
 
 
@@ -279,6 +302,8 @@ def column_key(run: Session, state: TrainState) -> str:
         run.mesh.size,
         __version__,
     ]
+    if run.texts.encoder is not None:  # it finds the concepts
+        made_of.append(fingerprint(run.texts.encoder.variables))
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
@@ -327,13 +352,13 @@ def noise_results(run: Session, state: TrainState) -> dict[str, float]:
     last = int(state.episode)
     if "noise_prob" not in run.method.columns or not last:
         return {}
-    estimates = [
-        run.column("noise_prob", episode).read() for episode in range(max(1, last - 1), last + 1)
-    ]
+    newest = run.method.version("noise_prob", last)
+    versions = [run.method.version("noise_prob", newest - 1), newest]
+    estimates = [run.column("noise_prob", version).read() for version in versions if version]
     found = {}
     truth = run.source.truth()
     if truth is not None:
-        losses = run.column("pair_loss", last).read()
+        losses = run.column("pair_loss", newest).read()
         read = np.isfinite(losses)  # the others take no part, or could not be read
         found = evaluate_noise(estimates[-1][read], truth[read])
     if len(estimates) > 1:

@@ -19,7 +19,14 @@ _BASE = Path(__file__).resolve().parents[2] / "configs" / "base.py"
 _OPEN = ("evaluators.", "data.mixture.")  # blocks that take names of one's own
 # What other commands may have put there before the run. With data.json there, a run has begun, and
 # was perhaps cut short before its config.json.
-_MADE_BEFORE = {"index", "tokenizer.model", "tokenizer.json", ".lock"}
+_MADE_BEFORE = {
+    "index",
+    "tokenizer.model",
+    "tokenizer.json",
+    "concepts.txt",
+    "concepts.json",
+    ".lock",
+}
 
 
 def find_workdir(given: str, argv: list[str]) -> Path:
@@ -49,15 +56,19 @@ def make_workdir(workdir: Path) -> None:
         raise _cannot_write(workdir, error) from error
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: Path, *, flag: str = "--workdir") -> ConfigDict:
     """The config of the run in a folder.
+
+    Args:
+      workdir: the folder.
+      flag: or field of a config that names it, for messages.
 
     Raises:
       UsageError: no run has begun there, or one of another version of this package.
     """
     for name in ("config.json", "data.json"):
         if not (workdir / name).is_file():
-            raise UsageError(f"--workdir={workdir} is no folder of a run: it has no {name}")
+            raise UsageError(f"{flag}={workdir} is no folder of a run: it has no {name}")
     path = workdir / "config.json"
     try:
         config = configs.from_json(path.read_text())

@@ -23,10 +23,35 @@ Features = dict[str, Array]
 
 @flax.struct.dataclass
 class Embedded:
-    """Features of a batch, and the model state after it (batch statistics and the like)."""
+    """What `embed` makes of a batch.
+
+    Attributes:
+      features: `[b, ...]`; all of the global batch are held at once.
+      model_state: after the batch: batch statistics and the like.
+      local: `[b, ...]`, what only `example_loss` of the same examples looks at. In micro-batches
+        those of one part are held at a time.
+    """
 
     features: Features
     model_state: PyTree
+    local: Features = flax.struct.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """How a batch shows a column.
+
+    Attributes:
+      column: its name among the columns of the run.
+      shape: of a row.
+      dtype: of a row; 0 stands where nothing is known.
+      rows: values of the column `[k, ...]` -> rows `[k, *shape]`; None: the values as they are.
+    """
+
+    column: str
+    shape: tuple[int, ...] = ()
+    dtype: type = np.float32
+    rows: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +60,20 @@ class Episode:
 
     Attributes:
       index: of the episode that begins; columns written now have this version.
-      map_examples: (column name, function, state) -> values of all examples `[n]`. Applies
-        `function(state, batch) -> [b]` to every example once, in seeded random batches of real
-        rows, without augmentation; finished work of a killed run is reused.
+      map_examples: (column name, function, state) -> values of all examples `[n, ...]`. Applies
+        `function(state, batch) -> [b, ...]` to every example once, in seeded random batches of
+        real rows, without augmentation; finished work of a killed run is reused. The batch also
+        has "example_id", `[b, 2]` uint32, and, given as `join=(name, ...)`, columns of this run.
       column: name -> the version of this episode, to read or to write.
+      recent_losses: column name -> mean loss of each example over the method's `loss_window`, `[n]`
+        float32, without a pass; an example that was not seen there keeps its last value. None where
+        the method has no such window.
     """
 
     index: int
-    map_examples: Callable[[str, Callable[[TrainState, Batch], Array], TrainState], np.ndarray]
+    map_examples: Callable[..., np.ndarray]
     column: Callable[[str], ColumnVersion]
+    recent_losses: Callable[[str], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +99,22 @@ class Method:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the float32 columns the pipeline joins to each batch; 0 where not yet known."""
+        """Names of what the pipeline joins to each batch from columns; 0 where not yet known."""
         return ()
+
+    def joined(self, name: str) -> Joined:
+        """Where one of `columns` comes from; a number an example in the column of its name."""
+        return Joined(name)
+
+    def version(self, column: str, episode: int) -> int:
+        """The episode that made a column as it is known in a later one; 0: none has so far."""
+        del column
+        return episode
+
+    def loss_window(self, episode: int) -> range:
+        """Steps whose metric "pair_loss", `[b]`, is kept for the refresh before an episode."""
+        del episode
+        return range(0)
 
     @property
     def inputs(self) -> tuple[str, ...]:

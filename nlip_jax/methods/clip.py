@@ -89,6 +89,7 @@ class Clip(Method):
         targets: Targets,
         scalars: dict[str, Array],
         engine: Engine | None = None,
+        valid: Array | None = None,
     ) -> ContrastiveLoss:
         """The loss of a global batch, both directions, pair by pair and in the mean.
 
@@ -98,6 +99,7 @@ class Clip(Method):
           targets: of the rows.
           scalars: of the logits.
           engine: another one than the method's own.
+          valid: [b] bool, False for pairs that take no part; None: all do.
         """
         images, texts = self.similarity.images(features), self.similarity.texts(features)
         if self.similarity.uses_tokens:
@@ -107,6 +109,8 @@ class Clip(Method):
         if self.finds_duplicates:
             keys = image_keys(batch["image_id"]), caption_keys(batch["tokens"])
             images, texts = images.replace(keys=keys), texts.replace(keys=keys)
+        if valid is not None:
+            images, texts = images.replace(valid=valid), texts.replace(valid=valid)
         return contrast(
             engine or self.engine,
             Problem(similarity=self.similarity.compare, normaliser=self.normaliser),
@@ -136,4 +140,19 @@ class Clip(Method):
         scalars = self.scalars(params)
         return self.contrast(
             features, batch, targets=self.targets(batch), scalars=scalars
+        ).pair_loss
+
+    def plain_pair_loss(self, state: TrainState, batch: Batch) -> Array:
+        """The loss of each pair, [b], with one-hot targets: what mixtures are fitted to.
+
+        Duplicates that are positives are left out here: a pair that has to share its probability
+        with others in its batch would look as noisy as one that is wrong.
+        """
+        engine = self.engine
+        if engine.duplicates == "positives":
+            engine = dataclasses.replace(engine, duplicates="ignored")
+        features = self.embed(state.params, state, batch, rng=None).features
+        scalars = self.scalars(state.params)
+        return self.contrast(
+            features, batch, targets=targets.identity, scalars=scalars, engine=engine
         ).pair_loss

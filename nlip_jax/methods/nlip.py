@@ -2,13 +2,14 @@
 
 Networks fit clean pairs first, so after a warm-up on plain InfoNCE the loss of a pair tells how
 likely it is noise (Huang et al., AAAI 2023). Two Gaussians fitted to the losses of all pairs give
-`noise_prob`; from then on the target of pair i is softened by weight * noise_prob_i.
+`noise_prob`; from then on the target of pair i is softened by weight * noise_prob_i. Where there
+are synthetic captions, noisy pairs may show those instead (`completion.py`).
 """
 
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,24 @@ import numpy as np
 from nlip_jax import columns, phases
 from nlip_jax.estimators.gaussian_mixture import FitResult, GaussianMixture
 from nlip_jax.losses import targets
+from nlip_jax.losses.contrastive import ContrastiveLoss, plain_pair_loss
 from nlip_jax.losses.targets import Targets
-from nlip_jax.methods.base import Episode, Features
+from nlip_jax.methods.base import Embedded, Episode, Features, Joined
 from nlip_jax.methods.clip import Clip
+from nlip_jax.methods.completion import OWN_TEXTS, Completion, has_text
+from nlip_jax.models.dropout import example_keys, fold
 from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
 
 _LOG = logging.getLogger(__name__)
+
+# What a refresh may do -> the columns it makes, in the order of the work.
+WORKS = {
+    "concepts": ("concepts",),
+    "estimate": ("pair_loss", "noise_prob"),
+    "captions": ("synthetic_caption",),
+    "match": ("similarity", "match"),
+}
+_TEXT_KEY = 2  # 0 and 1 are the towers'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,17 +47,60 @@ class Nlip(Clip):
       form: (row statistics, weight [b]) -> [b], of `targets.NOISE_ADAPTIVE` for the normaliser.
       fit: losses of this host -> `FitResult`; compiled and sharded, bound to the mesh.
       posterior: (mixture, losses) -> noise probability of each.
+      works: of each refresh, keys of `WORKS`; (): each estimates.
+      completion: which texts are trained on.
+      context_length: tokens of a synthetic text.
+      itc_weight: of the contrastive loss.
+      online_window: steps up to an estimate whose losses it is made of; 0: those of a pass.
     """
 
     weight: float
     form: Callable[[Any, Array], Array]
     fit: Callable[[np.ndarray], FitResult]
     posterior: Callable[[GaussianMixture, np.ndarray], np.ndarray]
+    works: tuple[tuple[str, ...], ...] = ()
+    completion: Completion = OWN_TEXTS
+    context_length: int = 0
+    itc_weight: float = 1.0
+    online_window: int = 0
 
+    # --- what is known of the pairs ---------------------------------------------------------------
     @property
     def columns(self) -> tuple[str, ...]:
         """The noise probabilities; 0, which is plain InfoNCE, until the first estimate."""
-        return ("noise_prob",)
+        texts = ("synthetic_tokens",) if self.completion.uses_captions else ()
+        match = ("match",) if self.completion.uses_match else ()
+        return ("noise_prob", *texts, *match)
+
+    def joined(self, name: str) -> Joined:
+        """Where what a batch shows comes from."""
+        shapes = {
+            "synthetic_tokens": Joined("synthetic_caption", (self.context_length,), np.int32),
+            "match": Joined("match", (2,)),
+        }
+        return shapes.get(name, Joined(name))
+
+    def version(self, column: str, episode: int) -> int:
+        """The last episode so far whose refresh made the column; 0 for none."""
+        if not self.works:
+            return episode
+        made = [column in self.makes(number) for number in range(1, episode + 1)]
+        return len(made) - made[::-1].index(True) if any(made) else 0
+
+    def makes(self, episode: int) -> tuple[str, ...]:
+        """The columns that the refresh before an episode makes."""
+        return tuple(name for work in self.works_of(episode) for name in WORKS[work])
+
+    def works_of(self, episode: int) -> tuple[str, ...]:
+        """What the refresh before an episode does."""
+        return self.works[episode - 1] if self.works else ("estimate",)
+
+    def loss_window(self, episode: int) -> range:
+        """The last steps before an estimate, where it is made of the losses of training."""
+        if not self.online_window or "estimate" not in self.works_of(episode):
+            return range(0)
+        last = self.refresh_steps[episode - 1]
+        return range(max(1, last - self.online_window + 1), last + 1)
 
     def init_state(self, params: PyTree) -> GaussianMixture:
         """The mixture of the last estimate."""
@@ -53,41 +109,111 @@ class Nlip(Clip):
         zero = jnp.zeros((), jnp.float32)
         return GaussianMixture(mean=pair, variance=pair, weight=pair, low=zero, high=zero)
 
+    # --- the loss ---------------------------------------------------------------------------------
     def targets(self, batch: Batch) -> Targets:
         """Targets softened by each pair's noise probability."""
         weight = self.weight * batch["noise_prob"]
         return lambda statistics: self.form(statistics, weight)
 
+    def embed(
+        self, params: PyTree, state: TrainState, batch: Batch, *, rng: Array | None
+    ) -> Embedded:
+        """Features of images and of the texts that are shown: in passes, always the own ones.
+
+        With completion also "is_synthetic" [b], "shown_tokens" [b, l] and, for a union, features of
+        the synthetic texts with "synthetic_" before their names.
+        """
+        if rng is None or not self.completion.uses_captions:
+            return self.embed_shown(params, state, batch, rng=rng)
+        keys = example_keys(rng, batch["row"])
+        is_synthetic = self.completion.choose(batch, fold(keys, _TEXT_KEY))
+        tokens = jnp.where(is_synthetic[:, None], batch["synthetic_tokens"], batch["tokens"])
+        embedded = self.embed_shown(params, state, {**batch, "shown_tokens": tokens}, rng=rng)
+        features = {**embedded.features, "is_synthetic": is_synthetic, "shown_tokens": tokens}
+        if self.completion.is_union:
+            texts = self.model.apply(
+                {"params": params, **state.model_state},
+                *(batch["synthetic_tokens"], fold(keys, _TEXT_KEY + 1)),
+                method="encode_text",
+            )
+            features |= {f"synthetic_{name}": value for name, value in texts.items()}
+        return embedded.replace(features=features)
+
+    def embed_shown(
+        self, params: PyTree, state: TrainState, batch: Batch, *, rng: Array | None
+    ) -> Embedded:
+        """Features of images and of "shown_tokens", or of the own texts where there are none."""
+        shown = {**batch, "tokens": batch.get("shown_tokens", batch["tokens"])}
+        return super().embed(params, state, shown, rng=rng)
+
     def pair_loss(
         self, params: PyTree, features: Features, state: TrainState, batch: Batch
     ) -> LossOutput:
-        """Contrast against the softened targets."""
-        output = super().pair_loss(params, features, state, batch)
-        return output.replace(
-            metrics=output.metrics | {"noise_prob": jnp.mean(batch["noise_prob"])}
+        """Contrast against the softened targets; synthetic texts count as clean."""
+        del state
+        scalars = self.scalars(params)
+        is_synthetic = features.get("is_synthetic", jnp.zeros(len(batch["tokens"]), bool))
+        shown = {
+            **batch,
+            "tokens": features.get("shown_tokens", batch["tokens"]),
+            "noise_prob": jnp.where(is_synthetic, 0.0, batch["noise_prob"]),
+        }
+        valid = self.completion.kept(batch, is_synthetic)
+        found = self.contrast(
+            features, shown, targets=self.targets(shown), scalars=scalars, valid=valid
         )
+        loss = found.loss
+        metrics = {**scalars, "noise_prob": jnp.mean(batch["noise_prob"])}
+        if self.completion.uses_captions:
+            metrics["synthetic_share"] = jnp.mean(is_synthetic, dtype=jnp.float32)
+        if valid is not None:
+            metrics["dropped_share"] = 1.0 - jnp.mean(valid, dtype=jnp.float32)
+        if self.completion.is_union:
+            second, kept = self._synthetic_loss(features, batch, scalars=scalars)
+            metrics["synthetic_share"] = jnp.mean(kept, dtype=jnp.float32)
+            loss = jnp.where(jnp.any(kept), (loss + second.loss) / 2, loss)
+        if self.finds_duplicates:
+            # Each pair of duplicates was seen from both of its ends.
+            metrics["duplicate_pairs"] = jnp.sum(found.images.duplicates) / 2
+        if self.online_window:
+            tells = ~is_synthetic if valid is None else valid & ~is_synthetic
+            metrics["pair_loss"] = jnp.where(tells, plain_pair_loss(found), jnp.nan)
+        return LossOutput(loss=self.itc_weight * loss, metrics=metrics)
 
-    def plain_pair_loss(self, state: TrainState, batch: Batch) -> Array:
-        """The loss of each pair, [b], with one-hot targets: what the mixture is fitted to.
+    def _synthetic_loss(
+        self, features: Features, batch: Batch, *, scalars: dict[str, Array]
+    ) -> tuple[ContrastiveLoss, Array]:
+        """The loss of the images and their synthetic texts, and the pairs that take part, [b]."""
+        synthetic = "synthetic_"
+        texts = {
+            name.removeprefix(synthetic): value
+            for name, value in features.items()
+            if name.startswith(synthetic)
+        }
+        kept = has_text(batch["synthetic_tokens"])
+        also = self.completion.kept(batch, jnp.ones_like(kept))
+        kept = kept if also is None else kept & also
+        found = self.contrast(
+            {**features, **texts},
+            {**batch, "tokens": batch["synthetic_tokens"]},
+            targets=targets.identity,
+            scalars=scalars,
+            valid=kept,
+        )
+        return found, kept
 
-        Duplicates that are positives are left out here: a pair that has to share its probability
-        with others in its batch would look as noisy as one that is wrong.
-        """
-        engine = self.engine
-        if engine.duplicates == "positives":
-            engine = dataclasses.replace(engine, duplicates="ignored")
-        features = self.embed(state.params, state, batch, rng=None).features
-        scalars = self.scalars(state.params)
-        return self.contrast(
-            features, batch, targets=targets.identity, scalars=scalars, engine=engine
-        ).pair_loss
-
+    # --- between episodes -------------------------------------------------------------------------
     def refresh(self, state: TrainState, episode: Episode) -> TrainState:
-        """Loss pass over all pairs, mixture, noise probabilities as a column."""
+        """The works of this episode, each leaving its columns."""
+        for work in self.works_of(episode.index):
+            state = self._WORK[work](self, state, episode)
+        return state
+
+    def estimate(self, state: TrainState, episode: Episode) -> TrainState:
+        """Losses of all pairs, mixture, noise probabilities as a column."""
         noise_prob = episode.column("noise_prob")
         if not noise_prob.is_done:
-            phases.enter("loss_pass", episode=episode.index)
-            losses = episode.map_examples("pair_loss", self.plain_pair_loss, state)
+            losses = self.losses(state, episode)
             phases.enter("mixture_fit", episode=episode.index)
             own = columns.own_share(losses)
             fitted = self.fit(own)
@@ -102,6 +228,62 @@ class Nlip(Clip):
             lambda new, old: jax.device_put(new, old.sharding), mixture, state.method_state
         )
         return state.replace(method_state=placed)
+
+    def losses(self, state: TrainState, episode: Episode) -> np.ndarray:
+        """The plain loss of every pair, `[n]`: of a pass, or the mean of what training saw."""
+        if self.online_window:
+            return episode.recent_losses("pair_loss")
+        phases.enter("loss_pass", episode=episode.index)
+        return episode.map_examples("pair_loss", self.plain_pair_loss, state)
+
+    def find_concepts(self, state: TrainState, episode: Episode) -> TrainState:
+        """Concepts of all images, as a column; for models that take some."""
+        raise TypeError(f"{type(self).__name__} knows no concepts")
+
+    def make_captions(self, state: TrainState, episode: Episode) -> TrainState:
+        """Captions of all images, as a column; for models that make some."""
+        raise TypeError(f"{type(self).__name__} makes no captions")
+
+    def judge_match(self, state: TrainState, episode: Episode) -> TrainState:
+        """Probabilities that own and synthetic texts do not match their images, as a column.
+
+        Two Gaussians over the similarities of the own texts tell what a match looks like; synthetic
+        texts are judged by the same two. BLIP asks a classifier that people's captions trained.
+        """
+        match = episode.column("match")
+        if not match.is_done:
+            phases.enter("match_pass", episode=episode.index)
+            join = ("synthetic_tokens",) if self.completion.uses_captions else ()
+            found = episode.map_examples("similarity", self.similarities, state, join=join)
+            distance = -columns.own_share(found)
+            fitted = self.fit(np.ascontiguousarray(distance[:, 0]))
+            match.prepare()
+            judged = np.stack(
+                [self.posterior(fitted.mixture, np.ascontiguousarray(d)) for d in distance.T],
+                axis=1,
+            )
+            judged[np.isnan(distance)] = np.nan
+            match.write_dense(judged, meta=mixture_to_json(fitted.mixture))
+        return state
+
+    def similarities(self, state: TrainState, batch: Batch) -> Array:
+        """Of each image to its own and to its synthetic text, [b, 2]; NaN where there is none."""
+        variables = {"params": state.params, **state.model_state}
+        images = self.image_features(variables, batch["image"])
+
+        def score(tokens: Array) -> Array:
+            texts = self.text_features(variables, tokens)
+            return jnp.where(has_text(tokens), self.similarity.score_pairs(images, texts), jnp.nan)
+
+        synthetic = batch.get("synthetic_tokens", jnp.zeros_like(batch["tokens"]))
+        return jnp.stack([score(batch["tokens"]), score(synthetic)], axis=1)
+
+    _WORK: ClassVar[dict[str, Callable]] = {
+        "concepts": lambda self, *args: self.find_concepts(*args),
+        "estimate": lambda self, *args: self.estimate(*args),
+        "captions": lambda self, *args: self.make_captions(*args),
+        "match": lambda self, *args: self.judge_match(*args),
+    }
 
 
 def describe_fit(fitted: FitResult) -> None:

@@ -7,6 +7,7 @@ from nlip_jax.losses import similarity
 from nlip_jax.losses.sides import Side
 from nlip_jax.losses.similarity import Similarity
 from nlip_jax.methods.base import Features
+from nlip_jax.types import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,14 @@ class FeatureSimilarity:
         """All images against all texts, `[images, texts]` both ways, without a temperature."""
         rows, columns = self.images(images), self.texts(texts)
         return self.compare(rows.features, columns.features, rows.mask, columns.mask)
+
+    def score_pairs(self, images: Features, texts: Features) -> Array:
+        """Image i against text i, the mean of both ways, `[b]`, without a temperature."""
+        rows, columns = self.images(images), self.texts(texts)
+        found = similarity.aligned(
+            self.compare, rows.features, columns.features, rows.mask, columns.mask
+        )
+        return (found.per_row + found.per_column) / 2
 
 
 # Cosine of the pooled embeddings (CLIP).

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 GROUPS = (  # in the order of display
     "noise",
+    "completion",
     "zero_shot",
     "retrieval",
     "linear_probe",

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nlip_jax.report.text_records import TextsReport
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
@@ -91,6 +93,7 @@ class RunReport:
     config: Mapping[str, Any] = field(default_factory=dict)  # nested, JSON-like
     metrics: Sequence[Mapping[str, float]] = ()  # lines of metrics.jsonl, each with its "step"
     noise: Sequence[NoiseEstimate] = ()  # one per round, the latest last
+    texts: TextsReport | None = None  # of a run that completes some
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from nlip_jax.errors import UsageError
-from nlip_jax.methods.base import Features, Method
+from nlip_jax.methods.base import Embedded, Features, Method
 from nlip_jax.train.accumulation import MicroBatches
 from nlip_jax.types import Array, Batch, LossOutput, PyTree, TrainState
 
@@ -75,9 +75,8 @@ def _at_once(
         embedded = method.embed(params, state, batch, rng=rng)
         pairs = method.pair_loss(params, embedded.features, state, batch)
         picks = jax.lax.stop_gradient(pairs.picks)
-        examples = _terms(
-            method.example_loss(params, embedded.features, picks, state, batch, rng=rng)
-        )
+        features = {**embedded.features, **embedded.local}
+        examples = _terms(method.example_loss(params, features, picks, state, batch, rng=rng))
         metrics = {**pairs.metrics, **examples.metrics}
         return pairs.loss + examples.loss, (metrics, embedded.model_state, pairs.carry)
 
@@ -92,10 +91,12 @@ def _in_parts(
     parts = micro_batches.split(batch)
 
     # --- features of all examples, without what a backward pass would need ------------------------
-    def embed(params: PyTree, part: Batch) -> Features:
-        return method.embed(params, state, part, rng=rng).features
+    def embed(params: PyTree, part: Batch) -> Embedded:
+        return method.embed(params, state, part, rng=rng)
 
-    _, features = jax.lax.scan(lambda _, part: (None, embed(state.params, part)), None, parts)
+    _, features = jax.lax.scan(
+        lambda _, part: (None, embed(state.params, part).features), None, parts
+    )
     features = micro_batches.join(features)
     real = {name: x for name, x in features.items() if jnp.issubdtype(x.dtype, jnp.floating)}
 
@@ -113,7 +114,8 @@ def _in_parts(
         params: PyTree, part: Batch, cotangents: Features, picks: PyTree
     ) -> tuple[Array, LossOutput]:
         """A number whose gradient is this part's share of the gradient of the whole loss."""
-        features = embed(params, part)
+        embedded = embed(params, part)
+        features = {**embedded.features, **embedded.local}
         examples = _terms(method.example_loss(params, features, picks, state, part, rng=rng))
         # Sums, and not dot products: on TPU those would round the cotangents to bfloat16.
         along = sum(jnp.sum(cotangents[name] * features[name]) for name in cotangents)

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.errors import Preempted, RunError
 from nlip_jax.methods.base import Episode, Method
 from nlip_jax.train import spikes, stop
+from nlip_jax.train.joining import JoinedColumn, join_columns
 from nlip_jax.train.metrics import MetricsLog, Progress
 from nlip_jax.train.profile import Profiler, Trace
 from nlip_jax.train.spike_log import SpikeLog
@@ -66,6 +67,18 @@ class Plan:
         return _every(self.evaluate_every, step) and 0 < step < self.total
 
 
+class RowRecords(Protocol):
+    """What is kept of each row beyond its step; see `OnlineLosses`."""
+
+    def add(self, step: int, *, ids: np.ndarray, told: dict[str, jax.Array]) -> None:
+        """Takes down a step; `told` are metrics `[b]` on the devices, ready to be fetched."""
+        ...
+
+    def flush(self, step: int) -> None:
+        """Called before the checkpoint of a step, which must not be ahead of what is on disk."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trainer:
     """All that the loop works with.
@@ -78,7 +91,7 @@ class Trainer:
       load: makes a row.
       reading: how rows are read.
       quarantine: takes down the examples that could not be read.
-      columns: episode -> column name -> values of all examples, or None while unknown.
+      columns: episode -> name in the batch -> what is known of all examples then.
       plan: what is due when.
       checkpointer: of the workdir.
       meta: step -> what is saved beside the arrays.
@@ -90,6 +103,7 @@ class Trainer:
       spikes: of this run; None where nobody takes them down.
       stops_at_non_finite: whether a loss or a gradient that is not finite ends the run; False where
         the step leaves such updates out.
+      rows: takes down what the step tells of each row; None where nobody keeps it.
     """
 
     method: Method
@@ -99,7 +113,7 @@ class Trainer:
     load: Loader
     reading: Reading
     quarantine: Quarantine
-    columns: Callable[[int], dict[str, np.ndarray | None]]
+    columns: Callable[[int], dict[str, JoinedColumn]]
     plan: Plan
     checkpointer: Checkpointer
     meta: Callable[[int], dict[str, Any]]
@@ -110,6 +124,7 @@ class Trainer:
     trace: Trace | None = None
     spikes: SpikeLog | None = None
     stops_at_non_finite: bool = True
+    rows: RowRecords | None = None
 
 
 def train(trainer: Trainer, state: TrainState) -> TrainState:
@@ -167,7 +182,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             if stop.requested(step):
                 _fetch(trainer, recent, say=progress.say)  # not finite: no state to go on from
                 progress.say(f"step {step}: saving a checkpoint")
-                trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
+                _save(trainer, state, step=step)
                 trainer.checkpointer.wait()
                 raise Preempted(
                     f"stopped as asked at step {step} of {plan.total}; "
@@ -212,7 +227,14 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
 
             # --- checkpoint -----------------------------------------------------------------------
             if plan.checkpoint_due(step):
-                trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
+                _save(trainer, state, step=step)
+
+
+def _save(trainer: Trainer, state: TrainState, *, step: int) -> None:
+    """A checkpoint, and before it what a run that goes on from it will ask for."""
+    if trainer.rows is not None:
+        trainer.rows.flush(step)
+    trainer.checkpointer.save(step, state=state, meta=trainer.meta(step))
 
 
 def _refresh(trainer: Trainer, state: TrainState, *, step: int, episode: int) -> TrainState:
@@ -237,17 +259,6 @@ def failures(quarantine: Quarantine) -> Counter:
     return Counter({kind: int(n) for kind, n in zip(KINDS, totals, strict=True) if n})
 
 
-def join_columns(
-    batch: dict[str, np.ndarray], ids: np.ndarray, columns: dict[str, np.ndarray | None]
-) -> dict[str, np.ndarray]:
-    """Adds per-example knowledge to a batch, by id; 0 while it is unknown, as NaN says it is."""
-    for name, values in columns.items():
-        known = np.zeros(len(ids), np.float32) if values is None else np.asarray(values[ids])
-        known[np.isnan(known)] = 0
-        batch[name] = known
-    return batch
-
-
 class _Done(NamedTuple):
     """A step, its metrics and the examples of this process's rows."""
 
@@ -259,9 +270,13 @@ class _Done(NamedTuple):
 def _fetch(
     trainer: Trainer, recent: list[_Done], *, say: Callable[[str], None]
 ) -> dict[str, float]:
-    """Metrics of the newest step, if any, after a look for spikes in all of them."""
-    fetched = jax.device_get([done.metrics for done in recent])
-    for done, metrics in zip(recent, fetched, strict=True):
+    """Metrics of the newest step, if any, after a look at all of them; rows go to their records."""
+    told = [{name: x for name, x in done.metrics.items() if np.ndim(x)} for done in recent]
+    if trainer.rows is not None:
+        jax.tree.map(lambda x: x.copy_to_host_async(), told)  # all on their way at once
+    scalars = [{n: x for n, x in done.metrics.items() if not np.ndim(x)} for done in recent]
+    fetched = jax.device_get(scalars)
+    for done, metrics, by_row in zip(recent, fetched, told, strict=True):
         if trainer.spikes is not None:
             found = trainer.spikes.add(
                 done.step,
@@ -273,6 +288,8 @@ def _fetch(
                 say(found)
         if trainer.stops_at_non_finite:
             _check_finite(done.step, metrics, trainer.checkpointer)
+        if trainer.rows is not None:
+            trainer.rows.add(done.step, ids=done.example_ids, told=by_row)
     if trainer.spikes is not None:
         trainer.checkpointer.keep_before(trainer.spikes.newest)
     newest = fetched[-1] if fetched else {}

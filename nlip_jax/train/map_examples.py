@@ -9,6 +9,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,10 +24,12 @@ from nlip_jax.data.members import Members, Ranges
 from nlip_jax.data.order import Pass
 from nlip_jax.data.pipeline import Reading, RowInfo, open_batches, take_row_info
 from nlip_jax.train import stop
+from nlip_jax.train.joining import JoinedColumn, join_columns
 from nlip_jax.types import Batch, PyTree
 
 _LOG = logging.getLogger(__name__)
-_FRAGMENTS = 16  # of a pass: how much of it a killed run can lose is one part in so many
+# How much of a pass a killed run can lose: one part in so many, and never more than so many rows.
+_FRAGMENTS, _FRAGMENT_ROWS = 16, 65_536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Mapper:
         order: Pass,
         start: int,
         reading: Reading,
+        columns: dict[str, JoinedColumn] | None = None,
     ) -> Iterator[tuple[RowInfo, PyTree]]:
         """Yields this process's rows of the result, and what they are, from batch `start` on."""
         compiled = _compile(function, self.mesh)
@@ -82,12 +86,41 @@ class Mapper:
             for batch in batches:
                 stop.check()
                 rows = take_row_info(batch)
+                if columns is not None:
+                    batch["example_id"] = id_words(rows.ids)
+                    join_columns(batch, rows.ids, columns)
                 result = compiled(params, sharding.to_devices(batch, self.mesh))
                 if waiting is not None:
                     yield _fetch(*waiting)
                 waiting = rows, result
             if waiting is not None:
                 yield _fetch(*waiting)
+
+    def stream(
+        self,
+        function: Callable[[PyTree, Batch], PyTree],
+        params: PyTree,
+        *,
+        load: Loader,
+        order: Pass,
+        start: int = 0,
+    ) -> Iterator[tuple[RowInfo, PyTree]]:
+        """Results of one batch after another, for whoever keeps them in its own way.
+
+        Args:
+          function: (params, batch) -> pytree of [b, ...].
+          params: first argument of the function.
+          load: makes a row; should not augment.
+          order: of the examples.
+          start: first batch.
+
+        Yields:
+          What this process's rows of a batch are, and their results; NaN or 0 for examples that
+          cannot be read.
+        """
+        return self._apply(
+            function, params, load=load, order=order, start=start, reading=self.reading
+        )
 
     def order(self, *, members: Members, batch_size: int, seed: int | None) -> Pass:
         """This process's part of a pass over all members."""
@@ -102,32 +135,38 @@ class Mapper:
         load: Loader,
         members: Members,
         batch_size: int,
-        seed: int,
+        seed: int | None,
         column: ColumnVersion,
+        columns: dict[str, JoinedColumn] | None = None,
+        meta: dict[str, Any] | None = None,
         on_rows: Callable[[RowInfo], None] = lambda rows: None,
     ) -> np.ndarray:
         """Values of all members, computed once, whatever happens in between.
 
-        An example that cannot be read has NaN, as those that are no members.
+        An example that cannot be read has NaN, or 0 where the values are no floats, as those that
+        are no members.
 
         Args:
-          function: (params, batch) -> [b].
+          function: (params, batch) -> [b, ...]; the batch has "example_id", `[b, 2]` uint32.
           params: first argument of the function.
           load: makes a row; should not augment.
           members: the examples to look at.
           batch_size: global; real rows fill up the last batch.
-          seed: of the order: neighbours on disk would be hard negatives of one another.
+          seed: of the order: neighbours on disk would be hard negatives of one another. None:
+            the order on disk, where no example looks at others.
           column: where the values go.
+          columns: what else a batch shows, by name.
+          meta: plain data to keep beside the values.
           on_rows: told of every batch of rows, for the account of what failed.
 
         Returns:
-          [n] float values by example id, memory-mapped.
+          [n, ...] values by example id, memory-mapped.
         """
         if column.is_done:
             return column.read()
         column.prepare()
         order = self.order(members=members, batch_size=batch_size, seed=seed)
-        per_fragment = max(1, -(-order.num_batches // _FRAGMENTS))
+        per_fragment = batches_per_fragment(order.num_batches, batch_size=batch_size)
         done = column.num_own_fragments()
         if jax.process_count() > 1:  # the function is collective: all start at the same batch
             done = int(np.min(multihost_utils.process_allgather(np.int32(done))))
@@ -148,6 +187,7 @@ class Mapper:
             order=order,
             start=done * per_fragment,
             reading=self.reading,
+            columns=columns or {},
         )
         for rows, result in results:
             on_rows(rows)
@@ -157,7 +197,7 @@ class Mapper:
                 flush()
         if ids:
             flush()
-        column.merge(num_examples=members.num_ids, present=members.mask)
+        column.merge(num_examples=members.num_ids, present=members.mask, meta=meta)
         return column.read()
 
     def collect(
@@ -196,7 +236,7 @@ class Mapper:
         if failed:
             kinds = ", ".join(f"{number} x {kind}" for kind, number in failed.items())
             _LOG.warning(
-                "%d of %d images or texts could not be read, and are never found: %s",
+                "%d of %d images or texts could not be read and take no part: %s",
                 *(failed.total(), sum(map(len, ids)), kinds),
             )
         own_ids = np.concatenate(ids)
@@ -207,14 +247,29 @@ class Mapper:
         return Collected(*jax.tree.map(lambda rows: _gather_rows(own_ids, rows, num_examples), own))
 
 
+def batches_per_fragment(num_batches: int, *, batch_size: int) -> int:
+    """How many batches of a pass are kept together on disk."""
+    per_fragment = max(1, -(-num_batches // _FRAGMENTS))
+    return max(1, min(per_fragment, _FRAGMENT_ROWS // batch_size))
+
+
+def id_words(ids: np.ndarray) -> np.ndarray:
+    """Numbers of examples as devices take them, without 64-bit integers: `[k]` to `[k, 2]` uint32.
+
+    Lower half first; a random key is made of them.
+    """
+    return np.ascontiguousarray(ids, np.int64).view(np.uint32).reshape(-1, 2)
+
+
 def _fetch(rows: RowInfo, result: PyTree) -> tuple[RowInfo, PyTree]:
-    """Results on the host; NaN where the row held another example than the one that was due."""
+    """Results on the host; nothing (NaN or 0) where the row held another example than was due."""
 
     def fetch(values: jax.Array) -> np.ndarray:
         fetched = sharding.to_host(values)
         if rows.is_replaced.any():
             fetched = fetched.copy()
-            fetched[rows.is_replaced] = np.nan
+            nothing = np.nan if np.issubdtype(fetched.dtype, np.floating) else 0
+            fetched[rows.is_replaced] = nothing
         return fetched
 
     return rows, jax.tree.map(fetch, result)

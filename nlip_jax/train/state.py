@@ -1,12 +1,15 @@
 """The state of a run, born sharded."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from nlip_jax import sharding
 from nlip_jax.methods.base import Method
 from nlip_jax.placement import Placement
 from nlip_jax.train import spikes
@@ -35,7 +38,7 @@ class StateFactory:
     ema: bool = False
     watches_loss: bool = False
 
-    def _create(self) -> TrainState:
+    def _create(self, given: Mapping[str, Array] | None = None) -> TrainState:
         rng = jax.random.key(self.seed)
         # Parameters depend on shapes only, never on the values or the size of a batch; but a model
         # on a mesh expects a row for each device.
@@ -44,6 +47,8 @@ class StateFactory:
             for name, value in self.batch.items()
         }
         params, model_state = self.method.init_model(rng, rows)
+        if given:
+            params = unflatten_dict({**flatten_dict(params, sep="/"), **given}, sep="/")
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             episode=jnp.zeros((), jnp.int32),
@@ -65,10 +70,26 @@ class StateFactory:
             places,
         )
 
-    def create(self) -> TrainState:
-        """The state at step 0; no array of it ever exists unsharded."""
-        places = jax.tree.map(lambda leaf: leaf.sharding, self.abstract())
-        return jax.jit(self._create, out_shardings=places)()
+    def create(self, given: Mapping[str, np.ndarray] | None = None) -> TrainState:
+        """The state at step 0; no array of it ever exists unsharded.
+
+        Args:
+          given: name of a parameter, joined by "/" -> its value, instead of one that is drawn; the
+            same on all processes.
+
+        Raises:
+          ValueError: there is no such parameter, or it has another shape or dtype.
+        """
+        abstract = self.abstract()
+        leaves = flatten_dict(abstract.params, sep="/") if given else {}
+        placed = {}
+        for name, value in (given or {}).items():
+            leaf = leaves.get(name)
+            if leaf is None or (leaf.shape, leaf.dtype) != (value.shape, value.dtype):
+                raise ValueError(f"{name}: {value.dtype}{value.shape} is given for {leaf}")
+            placed[name] = sharding.from_all_hosts(value, leaf.sharding)
+        places = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        return jax.jit(self._create, out_shardings=places, donate_argnums=0)(placed)
 
 
 @jax.jit

@@ -45,7 +45,7 @@ def train_step(
       spike_policy: what becomes of loss spikes; None: nobody looks for them.
 
     Returns:
-      The state after the update, and scalars to log.
+      The state after the update, and what it tells: scalars to log, and numbers of each row [b].
     """
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
     size = len(next(iter(batch.values())))
@@ -90,7 +90,8 @@ def compile_step(
     """Compiles the step ahead of time: whatever arrives later must have these very types.
 
     Args:
-      step: (state, batch) -> (state, metrics).
+      step: (state, batch) -> (state, metrics): scalars come on every device, and numbers of each
+        row stay split by row, so that a device holds as many however large the batch is.
       state: abstract, with shardings; donated at each call.
       batch: abstract global batch.
       mesh: of both.
@@ -101,7 +102,9 @@ def compile_step(
         for name, value in batch.items()
     }
     places = jax.tree.map(lambda leaf: leaf.sharding, state)
-    jitted = jax.jit(
-        step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh))
+    everywhere = sharding.replicated(mesh)
+    told = jax.tree.map(
+        lambda value: by_row if value.ndim else everywhere, jax.eval_shape(step, state, shaped)[1]
     )
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, told))
     return jitted.lower(state, shaped).compile()

@@ -34,6 +34,6 @@ class NormedTowers(nn.Module):
         return {"text_embed": normalize((self.text(tokens) * (tokens > 0)[..., None]).sum(1))}
 
 
-def make(config, *, model, mesh, clock):
+def make(config, *, model, mesh, clock, texts):
     method = Clip(**contrast_fields(config, model=model, mesh=mesh))
     return dataclasses.replace(method, model=NormedTowers(vocab_size=model.text.vocab_size))

@@ -21,7 +21,7 @@ def results(*, episode: int, truth: np.ndarray | None, columns=("noise_prob",)) 
 
     run = SimpleNamespace(
         source=SimpleNamespace(truth=lambda: truth),
-        method=SimpleNamespace(columns=columns),
+        method=SimpleNamespace(columns=columns, version=lambda name, episode: episode),
         column=column,
     )
     return noise_results(run, SimpleNamespace(episode=np.int32(episode)))

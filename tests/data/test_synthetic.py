@@ -15,6 +15,7 @@ from nlip_jax.data.source import TRUTH
 from nlip_jax.data.synthetic import SPLITS, ClassScenes, SyntheticScenes
 from nlip_jax.data.synthetic.captions import _SYNONYMS, describe, thin
 from nlip_jax.data.synthetic.draw import Draw
+from nlip_jax.data.synthetic.noise import plant_independently
 from nlip_jax.data.synthetic.render import _BACKDROP_PAINT, _PAINT, render
 from nlip_jax.data.synthetic.scenes import (
     COLOURS,
@@ -154,6 +155,61 @@ def test_captions_follow_the_truth():
                 assert kinds_named(caption)
             case "irrelevant":
                 assert not kinds_named(caption)
+
+
+def test_independent_kinds_meet_as_often_as_chance_says():
+    n, rates = 100_000, {"mismatched": 0.4, "incomplete": 0.4, "irrelevant": 0.1}
+    source = scenes(n, **rates, independent=True)
+    wanted = {  # of several kinds, the worst
+        "clean": 0.6 * 0.6 * 0.9,
+        "incomplete": 0.6 * 0.4 * 0.9,
+        "mismatched": 0.4 * 0.9,
+        "irrelevant": 0.1,
+    }
+    counts = dict(zip(TRUTH, np.bincount(source.truth(), minlength=len(TRUTH)), strict=True))
+    for name, rate in wanted.items():
+        assert abs(counts[name] - n * rate) < 5 * np.sqrt(n * rate * (1 - rate)), name
+    planted = plant_independently(np.arange(n), rates, "key")
+    for first, second in combinations(planted, 2):
+        assert abs(np.corrcoef(planted[first], planted[second])[0, 1]) < 5 / np.sqrt(n)
+
+
+def test_an_independent_caption_may_be_that_of_another_scene_and_incomplete():
+    rates = {"mismatched": 0.5, "incomplete": 0.5, "irrelevant": 0.2}
+    source = scenes(400, **rates, independent=True)
+    clean = [source.clean_caption(i) for i in range(400)]
+    thinned = [scenes(400, incomplete=1.0).caption(i) for i in range(400)]
+    seen = Counter()
+    for i, code in enumerate(source.truth()):
+        caption = source.caption(i)
+        match TRUTH[code]:
+            case "clean":
+                assert caption == clean[i]
+            case "incomplete":
+                assert caption == thinned[i]
+            case "irrelevant":
+                assert not kinds_named(caption)
+            case "mismatched":
+                assert caption not in (clean[i], thinned[i])
+                assert (caption in clean) != (caption in thinned)
+                seen[caption in thinned] += 1
+    assert min(seen[True], seen[False]) > 40
+
+
+def test_independent_rates_may_add_up_to_more_than_one():
+    everything = dict.fromkeys(TRUTH[1:], 1.0)
+    assert (scenes(100, **everything, independent=True).truth() == 3).all()
+    with pytest.raises(UsageError, match="independent=True"):
+        scenes(100, **everything)
+    with pytest.raises(UsageError, match="incomplete=2"):
+        scenes(100, incomplete=2, independent=True)
+
+
+def test_fingerprints_from_before_independent_noise_stand():
+    noisy = scenes(400, **NOISE)
+    assert noisy.fingerprint == "2a839efb103e32067f9c60ca04776d75"
+    assert scenes(400, **NOISE, independent=True).fingerprint != noisy.fingerprint
+    assert scenes(400).caption(3) == scenes(400, independent=True).caption(3)
 
 
 def test_mismatched_captions_come_from_everywhere_but_home():

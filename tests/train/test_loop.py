@@ -19,9 +19,10 @@ from nlip_jax.data.order import Epochs, Stream
 from nlip_jax.data.pipeline import Reading
 from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.errors import Preempted, RunError
-from nlip_jax.methods.base import Episode
+from nlip_jax.methods.base import Episode, Joined
 from nlip_jax.placement import Placement
 from nlip_jax.train import loop, stop
+from nlip_jax.train.joining import JoinedColumn
 from nlip_jax.train.loop import Plan, Trainer, train
 from nlip_jax.train.metrics import MetricsLog
 from nlip_jax.train.optimizer import make_optimizer
@@ -66,7 +67,7 @@ class Run:
     def columns(self, episode: int) -> dict:
         """As a refresh would have left them: a function of the episode."""
         values = np.linspace(-1, 1, N, dtype=np.float32) * episode if episode else None
-        return {"offset": values}
+        return {"offset": JoinedColumn(Joined("offset"), values)}
 
     def refresh(self, state, episode):
         self.events.append(("refresh", int(state.step), episode.index))
@@ -213,7 +214,7 @@ def test_columns_are_joined_by_id_and_zero_until_known(run):
     made.part(step=step)
     order = made.trainer(None, start=0).order
     for number, (offset, names) in enumerate(seen):
-        values = made.columns(PLAN.episode(number))["offset"]
+        values = made.columns(PLAN.episode(number))["offset"].values
         ids = order.block(number).ids
         np.testing.assert_array_equal(offset, np.zeros(BATCH) if values is None else values[ids])
         assert names == ["image", "offset", "tokens"]  # ids stay on the host

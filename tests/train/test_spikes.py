@@ -21,10 +21,11 @@ from nlip_jax.data.order import Epochs, Stream
 from nlip_jax.data.pipeline import Reading
 from nlip_jax.data.quarantine import Quarantine
 from nlip_jax.errors import Preempted, RunError, UsageError
-from nlip_jax.methods.base import Episode
+from nlip_jax.methods.base import Episode, Joined
 from nlip_jax.placement import Placement
 from nlip_jax.train import spikes, stop
 from nlip_jax.train.grad_norms import grad_norms
+from nlip_jax.train.joining import JoinedColumn
 from nlip_jax.train.loop import Plan, Trainer, train
 from nlip_jax.train.metrics import MetricsLog, read_metrics
 from nlip_jax.train.optimizer import make_optimizer
@@ -78,11 +79,11 @@ class Run:
     keep: int = 2
     after: dict = dataclasses.field(default_factory=dict)  # step -> state on the host
 
-    def columns(self, episode: int) -> dict[str, np.ndarray]:
+    def columns(self, episode: int) -> dict[str, JoinedColumn]:
         values = np.zeros(N, np.float32)
         for step, offset in self.planted.items():
             values[ORDER.block(step - 1).ids] = offset
-        return {"offset": values}
+        return {"offset": JoinedColumn(Joined("offset"), values)}
 
     def step(self, state, batch):
         state, metrics = compiled(self.policy)[1](state, batch)

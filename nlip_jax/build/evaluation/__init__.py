@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from nlip_jax.build.blocks import check_evaluator
+from nlip_jax.build.captions import can_caption
 from nlip_jax.build.evaluation.caption import make_caption
 from nlip_jax.build.evaluation.clustering import make_clustering
 from nlip_jax.build.evaluation.few_shot import make_few_shot
@@ -113,8 +114,15 @@ def make_towers(
     mapper: Mapper,
 ) -> Towers:
     """The trained model as evaluators see it."""
+    variables = {"params": params, **model_state}
+    caption = None
+    if can_caption(config):
+        caption = method.caption
+        if config.evaluators.caption:
+            variables = method.prepare_captions(variables)
     return Towers(
-        variables={"params": params, **model_state},
+        variables=variables,
+        caption=caption,
         image_features=method.image_features,
         pooled_features=method.pooled_features,
         text_features=method.text_features,

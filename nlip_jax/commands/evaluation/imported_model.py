@@ -51,11 +51,9 @@ def open_model(name: str, config: ConfigDict, *, output: Path) -> Subject:
     check_numbers(config)
     mesh = build.make_mesh(config, trains=False)
     mapper = Mapper(mesh=mesh, reading=build.make_reading(config))
-    fields = check_model(_call(name, config, mesh), name=name)
+    fields = load_model(name, config, mesh, flag="--model")
     batch_size = config.evaluation.rows_per_device * sharding.num_row_shards(mesh)
-    check_features(fields, image_size=config.data.image_size, batch_size=batch_size, name=name)
-    variables = place(fields.pop("variables"), mesh)
-    similarity = fields.pop("similarity")
+    variables, similarity = fields.pop("variables"), fields.pop("similarity")
     evaluators = build.make_evaluators(
         config, output, similarity=similarity, can_caption="caption" in fields
     )
@@ -79,12 +77,34 @@ def open_model(name: str, config: ConfigDict, *, output: Path) -> Subject:
     )
 
 
-def check_model(model: Any, *, name: str) -> dict[str, Any]:
+def load_model(name: str, config: ConfigDict, mesh: Mesh, *, flag: str) -> dict[str, Any]:
+    """Calls the function of a model and checks what it returns.
+
+    Args:
+      name: package.module:function.
+      config: that it is called with; image_size and rows_per_device of it are used.
+      mesh: likewise; the variables are put onto it.
+      flag: or field of the config that names it, for messages.
+
+    Returns:
+      The fields of the model that evaluators use.
+
+    Raises:
+      UsageError: there is no such function, or it returns no model.
+    """
+    what = f"{flag}={name}"
+    fields = check_model(_call(name, config, mesh, what=what), what=what)
+    batch_size = config.evaluation.rows_per_device * sharding.num_row_shards(mesh)
+    check_features(fields, image_size=config.data.image_size, batch_size=batch_size, what=what)
+    return fields | {"variables": place(fields["variables"], mesh)}
+
+
+def check_model(model: Any, *, what: str) -> dict[str, Any]:
     """The fields of a model that evaluators use.
 
     Args:
       model: what the function returned.
-      name: of the function, for messages.
+      what: names the function, for messages.
 
     Raises:
       UsageError: one is missing, or is not what it has to be.
@@ -93,39 +113,39 @@ def check_model(model: Any, *, name: str) -> dict[str, Any]:
         field: model.get(field) if isinstance(model, Mapping) else getattr(model, field, None)
         for field in (*FIELDS, *OPTIONAL)
     }
-    for field, what in FIELDS.items():
+    for field, meaning in FIELDS.items():
         if found[field] is None:
-            raise UsageError(f"--model={name} returned a model without {field} ({what})")
+            raise UsageError(f"{what} returned a model without {field} ({meaning})")
     for field in _FUNCTIONS:
         if found[field] is not None and not callable(found[field]):
-            raise UsageError(f"--model={name}: {field} is {found[field]!r}, not a function")
+            raise UsageError(f"{what}: {field} is {found[field]!r}, not a function")
     if found["similarity"] not in SIMILARITIES:
         raise UsageError(
-            f"--model={name}: similarity={found['similarity']!r}: choose one of "
+            f"{what}: similarity={found['similarity']!r}: choose one of "
             f"{', '.join(SIMILARITIES)}"
         )
     odd = [v for v in jax.tree.leaves(found["variables"]) if not _is_array(v)]
     if odd:
         raise UsageError(
-            f"--model={name}: variables must be a {FIELDS['variables']}, and {odd[0]!r} is in it"
+            f"{what}: variables must be a {FIELDS['variables']}, and {odd[0]!r} is in it"
         )
-    if not _encodes(found["tokenizer"], name=name):
+    if not _encodes(found["tokenizer"], what=what):
         raise UsageError(
-            f"--model={name}: tokenizer must be an {FIELDS['tokenizer']}, of one length for all "
+            f"{what}: tokenizer must be an {FIELDS['tokenizer']}, of one length for all "
             "texts"
         )
     if found["caption"] is not None and not callable(getattr(found["tokenizer"], "decode", None)):
         raise UsageError(
-            f"--model={name} has caption, and its tokenizer no decode(tokens [l]) -> text"
+            f"{what} has caption, and its tokenizer no decode(tokens [l]) -> text"
         )
     return {field: value for field, value in found.items() if value is not None}
 
 
-def _encodes(tokenizer: Any, *, name: str) -> bool:
+def _encodes(tokenizer: Any, *, what: str) -> bool:
     encode = getattr(tokenizer, "encode", None)
     if not callable(encode):
         return False
-    with users_code(f"--model={name}: tokenizer.encode"):
+    with users_code(f"{what}: tokenizer.encode"):
         rows = [encode(text) for text in ("a text", "a text of some more words")]
     return rows[0].shape == rows[1].shape if all(map(_is_row, rows)) else False
 
@@ -150,16 +170,16 @@ def place(variables: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(on_mesh, variables)
 
 
-def _call(name: str, config: ConfigDict, mesh: Mesh) -> Any:
+def _call(name: str, config: ConfigDict, mesh: Mesh, *, what: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UsageError(
-            f"--model={name} cannot be imported as package.module:function: {reason[0]}"
+            f"{what} cannot be imported as package.module:function: {reason[0]}"
         ) from error
     if not callable(function):
-        raise UsageError(f"--model={name} is {type(function).__name__}, not a function")
-    with users_code(f"--model={name}"):
+        raise UsageError(f"{what} is {type(function).__name__}, not a function")
+    with users_code(what):
         return function(config, mesh)

@@ -126,21 +126,25 @@ def _with_blocks(config: ConfigDict, file: str) -> ConfigDict:
     return config
 
 
-def check_unaltered(own: ConfigDict, config: ConfigDict) -> None:
+def check_unaltered(
+    own: ConfigDict, config: ConfigDict, *, also: tuple[str, ...] = ()
+) -> None:
     """Refuses fields that would make another model of the run's parameters.
 
     Args:
       own: what the run was trained with.
       config: the same with what was set on the command line.
+      also: patterns of further fields that may be set.
 
     Raises:
       UsageError: such a field was set.
     """
     for name, (old, new) in configs.changed_fields(own.to_dict(), config.to_dict()).items():
-        if not configs.is_runtime(name, tuple(own.runtime)):
+        if not configs.is_runtime(name, (*own.runtime, *also)):
+            examples = also or ("evaluators", "mesh")
             raise UsageError(
                 f"config.{name}={new!r}: the run was trained with {old!r}; only fields that do not "
-                "alter training may be set here, such as config.evaluators and config.mesh"
+                f"alter training may be set here, such as config.{' and config.'.join(examples)}"
             )
 
 

@@ -25,7 +25,7 @@ _POOLED = ("pooled_features", "pooled", ("b", "width"))
 
 
 def check_features(
-    model: Mapping[str, Any], *, image_size: int, batch_size: int, name: str
+    model: Mapping[str, Any], *, image_size: int, batch_size: int, what: str
 ) -> None:
     """Traces the functions of a model, which computes nothing, and looks at what they return.
 
@@ -33,7 +33,7 @@ def check_features(
       model: its fields.
       image_size: pixels of a side.
       batch_size: of the images and texts that the functions will get.
-      name: of the model, for messages.
+      what: names the model, for messages.
 
     Raises:
       UsageError: a function fails, or returns other features than are compared.
@@ -49,27 +49,27 @@ def check_features(
     }
     found = {}
     for function in (function for function in inputs if function in model):
-        with users_code(f"--model={name}: {function}"):
+        with users_code(f"{what}: {function}"):
             found[function] = jax.eval_shape(model[function], model["variables"], inputs[function])
     if "caption" in found:
         tokens = found["caption"]
         if getattr(tokens, "shape", ())[:1] != (batch_size,) or tokens.ndim != 2:
-            raise UsageError(f"--model={name}: caption must return tokens [b, l], one row an image")
+            raise UsageError(f"{what}: caption must return tokens [b, l], one row an image")
     widths = {}
     for function, feature, axes in (*_COMPARED[model["similarity"]], _POOLED):
         if function not in found:
             continue
-        array = _feature(found[function], feature, what=f"--model={name}: {function}")
+        array = _feature(found[function], feature, what=f"{what}: {function}")
         if array.ndim != len(axes) or array.shape[0] != batch_size:
             raise UsageError(
-                f"--model={name}: {feature} of {batch_size} rows has the shape "
+                f"{what}: {feature} of {batch_size} rows has the shape "
                 f"{list(array.shape)}: must be [{', '.join(axes)}]"
             )
         if axes[-1] == "d":
             widths[feature] = array.shape[-1]
     if len(set(widths.values())) > 1:
         both = " and ".join(f"{feature} {width}" for feature, width in widths.items())
-        raise UsageError(f"--model={name}: both sides must have the same d, but {both}")
+        raise UsageError(f"{what}: both sides must have the same d, but {both}")
 
 
 @contextlib.contextmanager

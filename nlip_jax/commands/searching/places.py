@@ -98,7 +98,9 @@ def open_place(request: Request) -> Place:
       UsageError: no such folder, or no images in it.
     """
     if request.over != DATA:
-        return _folder(request.over, make_storage(config_searched(request)))
+        others = ", and no such set in config.evaluators; name one of them"
+        storage = make_storage(config_searched(request))
+        return place_of_folder(request.over, storage, others=others)
     if request.other is None:
         source = build.open_training_source(request.config, request.run)
         return Place(name=f"the training data of {request.run.name}", source=source)
@@ -108,12 +110,21 @@ def open_place(request: Request) -> Place:
     return Place(name=f"the data of {request.other_name}", source=source)
 
 
-def _folder(folder: str, storage: Storage) -> Place:
+def place_of_folder(folder: str, storage: Storage, *, others: str = "; name one") -> Place:
+    """The images of a folder and of those below it.
+
+    Args:
+      folder: local or remote, as --over has it.
+      storage: how it is reached.
+      others: what a message says where there is no such folder.
+
+    Raises:
+      UsageError: there is none, or it has no images.
+    """
     folder = folder if is_remote(folder) else str(Path(folder).expanduser())
     if not is_remote(folder) and not os.path.isdir(folder):
         raise UsageError(
-            f"--over={folder}: there is no such folder, and no such set in config.evaluators; name "
-            f"one of them, or {DATA!r} for the training data"
+            f"--over={folder}: there is no such folder{others}, or {DATA!r} for the training data"
         )
     root = folder.rstrip("/") or "/"
     found = storage.glob(posixpath.join(glob.escape(root), "**", "*"))

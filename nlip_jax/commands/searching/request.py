@@ -100,7 +100,7 @@ def read_request(argv: list[str]) -> Request:
         config=config,
         own=own,
         run=run,
-        step=_step(values["step"] or "latest", run / "checkpoints"),
+        step=choose_step(values["step"] or "latest", run / "checkpoints"),
         text=values["text"].strip(),
         image=values["image"],
         **weights,
@@ -127,7 +127,16 @@ def _count(text: str, *, flag: str) -> int:
     return int(text)
 
 
-def _step(text: str, checkpoints: Path) -> int:
+def choose_step(text: str, checkpoints: Path) -> int:
+    """The step of a checkpoint.
+
+    Args:
+      text: value of --step: latest, or a number.
+      checkpoints: their folder.
+
+    Raises:
+      UsageError: there is no such checkpoint.
+    """
     steps = saved_steps(checkpoints)
     if not steps:
         raise UsageError(f"{checkpoints} holds no checkpoint yet")

@@ -12,11 +12,12 @@ from nlip_jax.errors import UsageError
 _DIGITS = "0123456789"
 
 
-def check_rates(rates: dict[str, float]) -> None:
+def check_rates(rates: dict[str, float], *, independent: bool = False) -> None:
     """Checks that the rates can be the parts of one whole.
 
     Args:
       rates: part of the examples of every kind of noise, by name.
+      independent: whether one example may be of several kinds.
 
     Raises:
       UsageError: a rate is no number in [0, 1], or they add up to more than 1.
@@ -24,9 +25,12 @@ def check_rates(rates: dict[str, float]) -> None:
     for name, rate in rates.items():
         if not 0 <= rate <= 1:
             raise UsageError(f"{name}={rate}: a noise rate is a number between 0 and 1")
-    if math.fsum(rates.values()) > 1 + 1e-9:
+    if math.fsum(rates.values()) > 1 + 1e-9 and not independent:
         listed = " + ".join(f"{name}={rate}" for name, rate in rates.items())
-        raise UsageError(f"{listed} is more than 1: noise kinds exclude one another; lower a rate")
+        raise UsageError(
+            f"{listed} is more than 1: noise kinds exclude one another; lower a rate, or choose "
+            "independent=True"
+        )
 
 
 def plant(example_ids: np.ndarray, rates: dict[str, float], key: str) -> np.ndarray:
@@ -48,6 +52,24 @@ def plant(example_ids: np.ndarray, rates: dict[str, float], key: str) -> np.ndar
     uniform = _uniform(example_ids, key)
     slot = np.searchsorted(bounds, uniform, side="right")  # the interval that holds the number
     return kinds[np.where(slot == len(bounds), 0, slot)]
+
+
+def plant_independently(
+    example_ids: np.ndarray, rates: dict[str, float], key: str
+) -> dict[str, np.ndarray]:
+    """Says for every example and kind of noise whether it is there; one does not tell of another.
+
+    Args:
+      example_ids: `[n]` integers.
+      rates: part of the examples of each kind, by name.
+      key: names the streams of random numbers, one for each kind.
+
+    Returns:
+      `[n]` bool of each kind.
+    """
+    return {
+        name: _uniform(example_ids, f"{key} {name}") < rate for name, rate in rates.items()
+    }
 
 
 def donor(example_id: int, num_examples: int, draw: Draw) -> int:

@@ -51,6 +51,9 @@ class SyntheticScenes:
       mismatched: part of the examples with the caption of another scene of this data set.
       incomplete: part with a caption that is true and leaves objects and attributes out.
       irrelevant: part with text that describes no picture.
+      independent: False: an example is of one kind at most. True: kinds are drawn on their own, so
+        a caption may be another scene's and incomplete; text that describes no picture comes in
+        place of any other.
 
     Raises:
       UsageError: a field is out of its range.
@@ -63,10 +66,11 @@ class SyntheticScenes:
     mismatched: float = 0.0
     incomplete: float = 0.0
     irrelevant: float = 0.0
+    independent: bool = False
 
     def __post_init__(self) -> None:
         _check(self.split, num_examples=self.num_examples, image_size=self.image_size)
-        noise.check_rates(self._rates)
+        noise.check_rates(self._rates, independent=self.independent)
         if self.mismatched > 0 and self.num_examples == 1:
             raise UsageError(
                 f"mismatched={self.mismatched} needs another scene to take captions from: "
@@ -77,8 +81,10 @@ class SyntheticScenes:
     def fingerprint(self) -> str:
         """Hexadecimal; another one for other images or captions."""
         rates = map(float, self._rates.values())
+        # Only named where it is so: data sets from before this field keep their fingerprints.
+        drawn = ("independent",) if self.independent else ()
         return _fingerprint(
-            "scenes", self.num_examples, self.seed, self.image_size, self.split, *rates
+            "scenes", self.num_examples, self.seed, self.image_size, self.split, *rates, *drawn
         )
 
     @property
@@ -118,12 +124,21 @@ class SyntheticScenes:
 
     def caption(self, example_id: int, epoch: int = 0) -> str:
         """The caption that training sees, the same one in every epoch."""
-        kind = noise.plant(np.array([example_id]), self._rates, self._key("noise"))[0]
-        return _CAPTIONS[TRUTH[kind]](self, example_id)
+        planted = self._planted(np.array([example_id]))
+        if planted["irrelevant"][0]:
+            return noise.irrelevant_text(self._draw("irrelevant", example_id))
+        home = self._donor(example_id) if planted["mismatched"][0] else example_id
+        if planted["incomplete"][0]:
+            return self._incomplete_caption(home)
+        return self.clean_caption(home)
 
     def truth(self) -> np.ndarray:
-        """Index into `TRUTH` of every example, `[n]` int8."""
-        return noise.plant(np.arange(self.num_examples), self._rates, self._key("noise"))
+        """Index into `TRUTH` of every example, `[n]` int8; of several kinds, the worst."""
+        planted = self._planted(np.arange(self.num_examples))
+        truth = np.zeros(self.num_examples, np.int8)
+        for name in ("incomplete", "mismatched", "irrelevant"):  # each hides those before it
+            truth[planted[name]] = TRUTH.index(name)
+        return truth
 
     def scene(self, example_id: int) -> Scene:
         """What the picture shows."""
@@ -134,16 +149,22 @@ class SyntheticScenes:
         draw = self._draw("caption", example_id)
         return word(describe(self.scene(example_id), draw), draw)
 
-    def _mismatched_caption(self, example_id: int) -> str:
+    def _planted(self, example_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """The kinds of noise in examples, `[n]` bool each."""
+        key = self._key("noise")
+        if self.independent:
+            return noise.plant_independently(example_ids, self._rates, key)
+        kinds = noise.plant(example_ids, self._rates, key)
+        return {name: kinds == TRUTH.index(name) for name in self._rates}
+
+    def _donor(self, example_id: int) -> int:
+        """Whose caption a mismatched example has."""
         draw = self._draw("mismatched", example_id)
-        return self.clean_caption(noise.donor(example_id, self.num_examples, draw))
+        return noise.donor(example_id, self.num_examples, draw)
 
     def _incomplete_caption(self, example_id: int) -> str:
         draw = self._draw("incomplete", example_id)
         return word(thin(describe(self.scene(example_id), draw), draw), draw)
-
-    def _irrelevant_caption(self, example_id: int) -> str:
-        return noise.irrelevant_text(self._draw("irrelevant", example_id))
 
     @property
     def _rates(self) -> dict[str, float]:
@@ -154,14 +175,6 @@ class SyntheticScenes:
 
     def _draw(self, stream: str, example_id: int) -> Draw:
         return Draw(f"{self._key(stream)} {example_id}")
-
-
-_CAPTIONS = {
-    "clean": SyntheticScenes.clean_caption,
-    "mismatched": SyntheticScenes._mismatched_caption,
-    "incomplete": SyntheticScenes._incomplete_caption,
-    "irrelevant": SyntheticScenes._irrelevant_caption,
-}
 
 
 @dataclass(frozen=True)

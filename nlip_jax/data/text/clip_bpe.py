@@ -13,7 +13,6 @@ import hashlib
 import html
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import ftfy
@@ -21,15 +20,15 @@ import numpy as np
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Pipeline
 
-from nlip_jax.data.text.tokenizer import RowTokenizer
-from nlip_jax.data.text.vocabulary_files import (
-    as_list,
-    find_file,
-    read_bytes,
-    read_object,
-    read_text,
-    read_tokenizer_json,
+from nlip_jax.data.text.byte_pairs import (
+    Vocabulary,
+    as_pairs,
+    byte_characters,
+    read_bpe_json,
+    read_two_files,
 )
+from nlip_jax.data.text.tokenizer import RowTokenizer
+from nlip_jax.data.text.vocabulary_files import find_file, read_bytes
 from nlip_jax.errors import UsageError
 
 CONTEXT_LENGTH = 77  # of the published models
@@ -45,70 +44,25 @@ _WHAT = (
 )
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """What a CLIP vocabulary consists of.
-
-    Attributes:
-      pieces: by CLIP's own id.
-      merges: pairs of pieces that become one, the most frequent first.
-      name: of its file, for messages.
-    """
-
-    pieces: tuple[str, ...]
-    merges: tuple[tuple[str, str], ...]
-    name: str
-
-
-def _byte_characters() -> dict[int, str]:
-    """Byte -> the character that stands for it, in CLIP's order: itself where it is visible."""
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in visible]
-    return {b: chr(b) for b in visible} | {b: chr(256 + i) for i, b in enumerate(others)}
-
-
 def _read_merge_list(path: Path) -> Vocabulary:
     """OpenAI's file: merges alone, from which the pieces follow."""
     try:
         lines = gzip.decompress(read_bytes(path)).decode().split("\n")[1 : _MAX_MERGES + 1]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no gzip of UTF-8 text: {error}") from error
-    merges = _pairs(lines, path)
-    alphabet = tuple(_byte_characters().values())
+    merges = as_pairs(lines, path)
+    alphabet = tuple(byte_characters().values())
     pieces = alphabet + tuple(letter + _END_OF_WORD for letter in alphabet)
     pieces += (*map("".join, merges), _BOS[0], _EOS[0])
     return Vocabulary(pieces, merges, str(path))
 
 
-def _read_pair(path: Path) -> Vocabulary:
-    """Two files side by side: vocab.json and merges.txt."""
-    vocabulary, merges = path.with_name("vocab.json"), path.with_name("merges.txt")
-    pieces = as_list(read_object(vocabulary), vocabulary)
-    lines = [line for line in read_text(merges).split("\n") if not line.startswith("#version")]
-    return Vocabulary(pieces, _pairs(lines, merges), str(vocabulary))
-
-
-def _read_tokenizer_json(path: Path) -> Vocabulary:
-    model = read_tokenizer_json(path, "BPE")["model"]
-    return Vocabulary(
-        as_list(model.get("vocab"), path), _pairs(model.get("merges", []), path), str(path)
-    )
-
-
-def _pairs(merges: list, path: Path) -> tuple[tuple[str, str], ...]:
-    """Merges, each written "a b" or ["a", "b"]."""
-    pairs = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in merges if m]
-    if any(len(pair) != 2 for pair in pairs):
-        raise UsageError(f"a merge in {path} is not of two pieces")
-    return tuple(pairs)
-
-
 # File -> function that reads it. In a folder that holds several the first one is read.
 _READERS = {
     "*.txt.gz": _read_merge_list,
-    "tokenizer.json": _read_tokenizer_json,
-    "vocab.json": _read_pair,
-    "merges.txt": _read_pair,
+    "tokenizer.json": read_bpe_json,
+    "vocab.json": read_two_files,
+    "merges.txt": read_two_files,
 }
 
 
@@ -140,7 +94,7 @@ class ClipTokenizer(RowTokenizer):
 
     def __init__(self, vocabulary: Vocabulary, *, context_length: int = CONTEXT_LENGTH) -> None:
         ids = {piece: i + self.id_offset for i, piece in enumerate(vocabulary.pieces)}
-        characters = _byte_characters()
+        characters = byte_characters()
         for piece in [c + end for c in characters.values() for end in ("", _END_OF_WORD)]:
             _find((piece,), ids, vocabulary.name)
         super().__init__(

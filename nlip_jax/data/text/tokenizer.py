@@ -24,7 +24,8 @@ class Tokenizer(Protocol):
     context_length: int  # ids in a row, `l`
     vocab_size: int  # number of ids, padding included
     fingerprint: str  # hexadecimal; another value whenever vocabulary or settings differ
-    special_ids: dict[str, int]  # by name: pad (always 0), bos, eos and, where there are, unk, mask
+    # By name: pad (always 0), bos, eos and, where there are, unk, mask, unused (in no row).
+    special_ids: dict[str, int]
     id_offset: int  # what was added to the ids that the vocabulary was published with
 
     def pieces(self, text: str) -> list[int]:

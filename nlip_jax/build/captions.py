@@ -1,0 +1,111 @@
+"""How a config makes captions."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from nlip_jax.build.names import lookup
+from nlip_jax.columns import read_column
+from nlip_jax.data.source import Source
+from nlip_jax.data.text.tokenizer import Tokenizer
+from nlip_jax.errors import UsageError
+from nlip_jax.methods.captioner import Captioner
+from nlip_jax.methods.similarities import FeatureSimilarity
+from nlip_jax.models.decoding.decoding import KINDS, Decoding
+
+
+def given_columns(
+    config: ConfigDict, *, source: Source, tokenizer: Tokenizer
+) -> dict[str, np.ndarray]:
+    """Columns that a run takes from elsewhere, by name: the captions of `completion.captions`.
+
+    Raises:
+      UsageError: no finished column lies there, or one of other data or another vocabulary.
+    """
+    folder = config.nlip.completion.captions
+    if config.method != "nlip" or not folder:
+        return {}
+    numberings = [dataclasses.asdict(numbering) for numbering in source.numberings]
+    directory = Path(folder).expanduser()
+    values = read_column(directory, numberings=numberings)
+    made = json.loads((directory / "DONE").read_text())["meta"].get("tokenizer")
+    length = config.tokenizer.context_length
+    if made != tokenizer.fingerprint or values.shape[1:] != (length,):
+        raise UsageError(
+            f"config.nlip.completion.captions={folder}: its captions are rows of "
+            f"{values.shape[-1] if values.ndim > 1 else 1} tokens of the vocabulary {made}, and "
+            f"this run has rows of {length} of {tokenizer.fingerprint}: set config.tokenizer.model "
+            "to the vocabulary of the run that made them, and the same context_length"
+        )
+    return {"synthetic_caption": values}
+
+
+def can_caption(config: ConfigDict) -> bool:
+    """Whether the model of a config makes captions."""
+    fields = config.nlip
+    return config.method == "nlip" and fields.model == "four_part" and fields.lm_weight > 0
+
+
+def make_captioner(
+    config: ConfigDict,
+    kind: str,
+    *,
+    field: str,
+    model: Any,
+    tokenizer: Tokenizer,
+    similarity: FeatureSimilarity,
+) -> Captioner:
+    """What makes captions with a decoding of the config.
+
+    Args:
+      config: whose block `captions` is read.
+      kind: of decoding.
+      field: of the config that names it, for messages.
+      model: a `FourPart`.
+      tokenizer: of the captions.
+      similarity: that chooses among candidates.
+
+    Raises:
+      UsageError: there is no such kind, or the lengths do not fit the tokenizer's rows.
+    """
+    lookup(kind, KINDS, field=field)
+    fields = config.captions
+    prompt = tuple(tokenizer.pieces(fields.prompt)) if fields.prompt else ()
+    room = config.tokenizer.context_length - 2 - len(prompt)
+    if not fields.min_length <= fields.max_length <= room:
+        raise UsageError(
+            f"config.captions.min_length={fields.min_length} and max_length={fields.max_length}: "
+            f"must be in this order and at most {room}, which is config.tokenizer.context_length="
+            f"{config.tokenizer.context_length} less [bos], [eos] and {len(prompt)} of the prompt"
+        )
+    several = fields.candidates if KINDS[kind].draws else 1
+    return Captioner(
+        model=model,
+        similarity=similarity,
+        decoding=Decoding(
+            kind=kind,
+            top_p=fields.top_p,
+            top_k=fields.top_k,
+            temperature=fields.temperature,
+            beams=fields.beams,
+            length_penalty=fields.length_penalty,
+            min_length=fields.min_length,
+            max_length=fields.max_length,
+            repetition_penalty=fields.repetition_penalty,
+            no_repeat_ngram=fields.no_repeat_ngram,
+            candidates=several,
+        ),
+        bos=tokenizer.special_ids["bos"],
+        eos=tokenizer.special_ids["eos"],
+        prompt=prompt,
+        context_length=config.tokenizer.context_length,
+        forbidden=tuple(
+            tokenizer.special_ids[name]
+            for name in ("unk", "mask", "unused")
+            if name in tokenizer.special_ids
+        ),
+    )
