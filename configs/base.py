@@ -28,6 +28,7 @@ RUNTIME = (
     "log.*",
     "evaluation.*",
     "evaluators.*",
+    "captions.evaluation",
     "report.*",
     "runtime",
 )

@@ -92,9 +92,14 @@ def describe(output: Path, manifest: dict[str, Any]) -> str:
 
 
 class ProgressLine:
-    """Images done, speed and time left; rewritten in place on a terminal."""
+    """How much is done, speed and time left; rewritten in place on a terminal.
 
-    def __init__(self) -> None:
+    Args:
+      what: is counted.
+    """
+
+    def __init__(self, *, what: str = "images") -> None:
+        self._what = what
         self._is_terminal = sys.stderr.isatty()
         self._stage, self._since, self._first, self._shown, self._ended = "", 0.0, 0, 0.0, False
 
@@ -110,7 +115,7 @@ class ProgressLine:
         self._shown, self._ended = now, done >= total
         rate = (done - self._first) / max(now - self._since, 1e-9)
         left = f"ETA {format_duration((total - done) / rate)}" if rate else "ETA ?"
-        text = f"{stage} {done:,}/{total:,} images  {rate:,.0f} images/s  {left}"
+        text = f"{stage} {done:,}/{total:,} {self._what}  {rate:,.0f} {self._what}/s  {left}"
         if self._is_terminal:
             sys.stderr.write("\r\x1b[K" + text + ("\n" if done >= total else ""))
         else:

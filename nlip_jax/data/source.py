@@ -34,6 +34,19 @@ class Place:
 
 
 @dataclass(frozen=True)
+class SampleName:
+    """What an image is called where it lies.
+
+    Attributes:
+      key: of the sample in its shard, as of `Place`.
+      uid: what DataComp's tools know it by, from its metadata; empty where it has none.
+    """
+
+    key: str
+    uid: str = ""
+
+
+@dataclass(frozen=True)
 class Numbering:
     """What the ids of a data set mean, so that a column knows whether it fits.
 
@@ -102,6 +115,30 @@ def image_ids(source: Source, example_ids: np.ndarray) -> np.ndarray:
     return np.fromiter((source.image_id(int(i)) for i in example_ids), np.int64, len(example_ids))
 
 
+def sample_names(source: Source, image_ids: np.ndarray) -> list[SampleName]:
+    """The names of many images; a source with `sample_names` of its own is asked once.
+
+    Args:
+      source: any source.
+      image_ids: `[k]` integers; quickest in ascending order.
+    """
+    if hasattr(source, "sample_names"):
+        return source.sample_names(image_ids)
+    return [SampleName(source.place(int(image_id)).key) for image_id in image_ids]
+
+
+def shard_names(source: Source, image_ids: np.ndarray) -> list[str]:
+    """The shards of many images; a source with `shard_names` of its own is asked once.
+
+    Args:
+      source: any source.
+      image_ids: `[k]` integers.
+    """
+    if hasattr(source, "shard_names"):
+        return source.shard_names(image_ids)
+    return [source.place(int(image_id)).shard for image_id in image_ids]
+
+
 class SourceView:
     """A source that shows another one; subclasses replace what they are about.
 
@@ -147,6 +184,14 @@ class SourceView:
     def image_ids(self, example_ids: np.ndarray) -> np.ndarray:
         """The images of many examples, `[n]` int64."""
         return image_ids(self.source, example_ids)
+
+    def sample_names(self, image_ids: np.ndarray) -> list[SampleName]:
+        """The names of many images."""
+        return sample_names(self.source, image_ids)
+
+    def shard_names(self, image_ids: np.ndarray) -> list[str]:
+        """The shards of many images."""
+        return shard_names(self.source, image_ids)
 
     def picture(self, image_id: int) -> Picture:
         """The image, as it is stored."""

@@ -4,9 +4,12 @@ The first SIGINT or SIGTERM asks: the loop saves a checkpoint and leaves with ex
 SIGINT leaves at once with 130. With several processes, JAX's preemption service agrees on a step.
 """
 
+import contextlib
+import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
 
 import jax
 from jax.experimental import multihost_utils
@@ -15,6 +18,7 @@ from nlip_jax.errors import Preempted
 
 _requested = False
 _after = "this step"
+_limit: "_Limit | None" = None  # what `limited` plans
 
 
 def install_handlers(*, after: str = "this step") -> None:
@@ -30,6 +34,36 @@ def install_handlers(*, after: str = "this step") -> None:
         signal.signal(signal.SIGTERM, _on_terminate)
 
 
+@dataclasses.dataclass
+class _Limit:
+    """A stop that was planned."""
+
+    is_over: Callable[[int | None], bool]
+    reached: bool = False
+
+    def look(self, step: int | None) -> bool:
+        self.reached = self.reached or self.is_over(step)
+        return self.reached
+
+
+@contextlib.contextmanager
+def limited(is_over: Callable[[int | None], bool]) -> Iterator[_Limit]:
+    """Stops what is done inside, as if somebody had asked for it, when it is time.
+
+    For a single process. `Preempted` is raised either way: `reached` of what this gives tells
+    whether the limit was the reason.
+
+    Args:
+      is_over: step of the training loop, None elsewhere -> whether it is time.
+    """
+    global _limit  # noqa: PLW0603  asked where no argument leads
+    _limit = _Limit(is_over)
+    try:
+        yield _limit
+    finally:
+        _limit = None
+
+
 def requested(step: int | None = None) -> bool:
     """Whether to stop now; all processes get the same answer at the same step.
 
@@ -37,7 +71,7 @@ def requested(step: int | None = None) -> bool:
       step: of the training loop; None elsewhere, where only a single process may stop.
     """
     if not _is_distributed():
-        return _requested
+        return _requested or (_limit is not None and _limit.look(step))
     return step is not None and multihost_utils.reached_preemption_sync_point(step)
 
 

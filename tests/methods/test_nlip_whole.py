@@ -202,6 +202,7 @@ def test_noisy_pairs_teach_the_captioner_less():
     )
 
 
+@pytest.mark.slow
 def test_in_micro_batches_it_is_the_same():
     method, params = method_of(), params_of()
     batch = batch_of(16, noise_prob=0.4)

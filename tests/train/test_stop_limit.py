@@ -1,7 +1,4 @@
-"""A stop that was planned: at a moment, or at a step of the training loop."""
-
-import math
-import time
+"""A stop that was planned, beside those that somebody asks for."""
 
 import pytest
 
@@ -14,24 +11,24 @@ def nobody_asked_to_stop(monkeypatch):
     monkeypatch.setattr(stop, "_requested", False)
 
 
-def test_at_a_step():
-    with stop.limited(moment=math.inf, steps=3) as limit:
+def test_it_is_asked_with_the_step_and_holds():
+    steps = []
+
+    def is_over(step):
+        steps.append(step)
+        return step == 3
+
+    with stop.limited(is_over) as limit:
         assert not stop.requested(2) and not stop.requested() and not limit.reached
         assert stop.requested(3) and limit.reached
-        assert not stop.requested()  # elsewhere there are no steps
-    assert not stop.requested(99)
-
-
-def test_at_a_moment():
-    with stop.limited(moment=time.monotonic() - 1, steps=10**9) as limit:
         with pytest.raises(Preempted):
-            stop.check()
-        assert limit.reached
-    stop.check()
+            stop.check()  # once reached, it stays so
+    assert steps == [2, None, 3]
+    assert not stop.requested(3)
 
 
 def test_somebody_who_asks_is_not_taken_for_the_limit(monkeypatch):
-    with stop.limited(moment=math.inf, steps=10**9) as limit:
+    with stop.limited(lambda step: False) as limit:
         monkeypatch.setattr(stop, "_requested", True)
         with pytest.raises(Preempted):
             stop.check()
@@ -39,6 +36,6 @@ def test_somebody_who_asks_is_not_taken_for_the_limit(monkeypatch):
 
 
 def test_it_ends_with_what_raises_inside():
-    with pytest.raises(ZeroDivisionError), stop.limited(moment=0.0, steps=1):
+    with pytest.raises(ZeroDivisionError), stop.limited(lambda step: True):
         raise ZeroDivisionError
     assert not stop.requested(5)

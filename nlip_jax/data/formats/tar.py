@@ -11,8 +11,10 @@ from nlip_jax.data.formats.base import Scan
 from nlip_jax.data.formats.reading import read_part
 from nlip_jax.data.formats.tar_captions import CaptionMembers, field_values
 from nlip_jax.data.formats.tar_members import BLOCK, name_at, split_name
+from nlip_jax.data.formats.tar_names import sample_names
 from nlip_jax.data.formats.tar_scan import scan_tar
 from nlip_jax.data.formats.texts import read_texts
+from nlip_jax.data.source import SampleName
 from nlip_jax.data.storage import File, Storage
 
 
@@ -115,3 +117,12 @@ class OpenTar:
             key = ""
         readable = key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         return readable or f"byte {block * BLOCK}"
+
+    def sample_names(self, rows: np.ndarray) -> list[SampleName]:
+        """Keys and uids of many rows, in one pass over the tar.
+
+        Raises:
+          OSError: it cannot be read.
+        """
+        names = sample_names(self._file)
+        return [names.get(int(row["image_block"])) or SampleName(self.key(row)) for row in rows]

@@ -11,12 +11,13 @@ import numpy as np
 from nlip_jax.data.failures import ReadError
 from nlip_jax.data.formats.base import Format, OpenShard
 from nlip_jax.data.index.index import Index
-from nlip_jax.data.source import Numbering, Place
+from nlip_jax.data.source import Numbering, Place, SampleName
 from nlip_jax.data.sources.caption_modes import check_caption_mode, draw
 from nlip_jax.data.storage import Storage
 from nlip_jax.errors import UsageError
 
 _Found = TypeVar("_Found")
+_NAMED_SHARDS = 2  # whose names are kept: images are named in ascending order
 
 
 class IndexedSource:
@@ -60,6 +61,8 @@ class IndexedSource:
         # Without a reference to this source, so that files are closed when it goes.
         opener = functools.partial(_open, index, format, storage)
         self._shard = functools.lru_cache(open_files)(opener)
+        namer = functools.partial(_sample_names, index, format, storage)
+        self._names = functools.lru_cache(_NAMED_SHARDS)(namer)
 
     def __reduce__(self):
         options = {
@@ -147,6 +150,19 @@ class IndexedSource:
             key = f"image {image_id - self.index.first_images[number]}"
         return Place(self.index.shards[number].path, key)
 
+    def shard_names(self, image_ids: np.ndarray) -> list[str]:
+        """The shards of many images."""
+        numbers = self.index.first_images.searchsorted(image_ids, side="right") - 1
+        return [self.index.shards[number].path for number in numbers]
+
+    def sample_names(self, image_ids: np.ndarray) -> list[SampleName]:
+        """The names of many images; those of a whole shard are read at once and kept a while."""
+        numbers = self.index.first_images.searchsorted(image_ids, side="right") - 1
+        return [
+            self._names(number)[image_id - self.index.first_images[number]]
+            for image_id, number in zip(np.asarray(image_ids), numbers, strict=True)
+        ]
+
     def truth(self) -> None:
         """Nobody knows which real pairs are noise."""
 
@@ -166,6 +182,18 @@ def _open(index: Index, format: Format, storage: Storage, number: int) -> OpenSh
     if change := shard.change(storage.status(shard.path)):
         raise ReadError("shard_unreadable", f"the shard changed since it was indexed: {change}")
     return format.open(shard.path, storage)
+
+
+def _sample_names(index: Index, format: Format, storage: Storage, number: int) -> list[SampleName]:
+    """The names of all images of a shard; their numbers in it where they cannot be read."""
+    start, stop = index.first_images[number : number + 2].tolist()
+    try:
+        shard = _open(index, format, storage, number)
+        if hasattr(shard, "sample_names"):
+            return shard.sample_names(index.rows[start:stop])
+        return [SampleName(shard.key(row)) for row in index.rows[start:stop]]
+    except (OSError, ReadError):
+        return [SampleName(f"image {place}") for place in range(stop - start)]
 
 
 def _check_probabilities(probabilities: Sequence[float], format: Format, captions: str) -> None:

@@ -3,12 +3,21 @@
 import bisect
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
 
 import numpy as np
 
-from nlip_jax.data.source import NO_HOLES, Numbering, Picture, Place, Source
+from nlip_jax.data.source import (
+    NO_HOLES,
+    Numbering,
+    Picture,
+    Place,
+    SampleName,
+    Source,
+    sample_names,
+    shard_names,
+)
 from nlip_jax.errors import UsageError
 
 
@@ -98,6 +107,25 @@ class Mixture:
         """Where the image lies in its part."""
         part, inner = _find(self._images, image_id)
         return self._sources[part].place(inner)
+
+    def shard_names(self, image_ids: np.ndarray) -> list[str]:
+        """The shards of many images."""
+        return self._of_parts(shard_names, image_ids)
+
+    def sample_names(self, image_ids: np.ndarray) -> list[SampleName]:
+        """The names of many images."""
+        return self._of_parts(sample_names, image_ids)
+
+    def _of_parts(self, ask: Callable[[Source, np.ndarray], list], image_ids: np.ndarray) -> list:
+        """What the parts say of their images, in the order of the images."""
+        image_ids = np.asarray(image_ids, np.int64)
+        found = [None] * len(image_ids)
+        bounds = zip(self._images[:-1], self._images[1:], strict=True)
+        for source, (start, stop) in zip(self._sources, bounds, strict=True):
+            places = np.flatnonzero((image_ids >= start) & (image_ids < stop))
+            for place, one in zip(places, ask(source, image_ids[places] - start), strict=True):
+                found[place] = one
+        return found
 
     def truth(self) -> np.ndarray | None:
         """What any part knows, `[n]` int8, 0 in parts that know nothing; None if none knows."""

@@ -1,0 +1,1 @@
+"""Captions that are equal, or nearly so, among millions: by hashes, without comparing all pairs."""
