@@ -1,7 +1,7 @@
 """Every part of `benchmark data`, with a few small images; nothing here looks at times."""
 
-import random
 import io
+import random
 import tarfile
 from pathlib import Path
 
