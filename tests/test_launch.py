@@ -279,7 +279,7 @@ def test_other_failures_of_pip_are_quoted(machine):
 def test_unknown_extra_lists_the_known_ones(machine):
     machine.python()
     message = machine.refuse(NLIP_JAX_EXTRAS="cuda cudaa")
-    known = "tpu cuda plan remote eval interop test notebooks"
+    known = "tpu cuda plan remote interop eval test notebooks"
     assert message.endswith(f"no extra named cudaa; it has: {known}")
     assert not machine.venv.exists()
 
