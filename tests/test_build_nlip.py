@@ -149,6 +149,7 @@ def test_candidates_belong_to_decodings_that_draw():
         ({"nlip.completion.text": "all"}, r"completion\.text='all': choose one of none"),
         ({"nlip.completion.drop": "all"}, r"completion\.drop='all': choose one of none"),
         ({"nlip.completion.after": "30 epochs"}, r"completion\.after='30 epochs'"),
+        ({"nlip.lm_stride": 3}, r"lm_stride=3 does not divide the 256 rows"),
         ({"nlip.estimate": "guess"}, r"estimate='guess': choose one of pass, online"),
         (
             {"nlip.completion.text": "union", "nlip.lm_weight": 0.0},

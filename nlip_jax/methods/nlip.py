@@ -9,7 +9,7 @@ are synthetic captions, noisy pairs may show those instead (`completion.py`).
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,13 +131,19 @@ class Nlip(Clip):
         embedded = self.embed_shown(params, state, {**batch, "shown_tokens": tokens}, rng=rng)
         features = {**embedded.features, "is_synthetic": is_synthetic, "shown_tokens": tokens}
         if self.completion.is_union:
-            texts = self.model.apply(
-                {"params": params, **state.model_state},
-                *(batch["synthetic_tokens"], fold(keys, _TEXT_KEY + 1)),
-                method="encode_text",
+            variables = {"params": params, **state.model_state}
+            texts = self.encode_text(
+                variables, batch["synthetic_tokens"], batch, keys=fold(keys, _TEXT_KEY + 1)
             )
             features |= {f"synthetic_{name}": value for name, value in texts.items()}
         return embedded.replace(features=features)
+
+    def encode_text(
+        self, variables: PyTree, tokens: Array, batch: Batch, *, keys: Array | None
+    ) -> Features:
+        """Features of texts that a batch shows, `[b, l]`; in training with random keys, `[b]`."""
+        del batch
+        return self.model.apply(variables, tokens, keys, method="encode_text")
 
     def embed_shown(
         self, params: PyTree, state: TrainState, batch: Batch, *, rng: Array | None
@@ -205,8 +211,14 @@ class Nlip(Clip):
     # --- between episodes -------------------------------------------------------------------------
     def refresh(self, state: TrainState, episode: Episode) -> TrainState:
         """The works of this episode, each leaving its columns."""
+        does = {
+            "concepts": self.find_concepts,
+            "estimate": self.estimate,
+            "captions": self.make_captions,
+            "match": self.judge_match,
+        }
         for work in self.works_of(episode.index):
-            state = self._WORK[work](self, state, episode)
+            state = does[work](state, episode)
         return state
 
     def estimate(self, state: TrainState, episode: Episode) -> TrainState:
@@ -277,13 +289,6 @@ class Nlip(Clip):
 
         synthetic = batch.get("synthetic_tokens", jnp.zeros_like(batch["tokens"]))
         return jnp.stack([score(batch["tokens"]), score(synthetic)], axis=1)
-
-    _WORK: ClassVar[dict[str, Callable]] = {
-        "concepts": lambda self, *args: self.find_concepts(*args),
-        "estimate": lambda self, *args: self.estimate(*args),
-        "captions": lambda self, *args: self.make_captions(*args),
-        "match": lambda self, *args: self.judge_match(*args),
-    }
 
 
 def describe_fit(fitted: FitResult) -> None:

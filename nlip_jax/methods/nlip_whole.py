@@ -95,6 +95,13 @@ class NlipWhole(Nlip):
         return self.concepts.tokens(numbers.astype(np.int32) - 1)
 
     # --- the loss ---------------------------------------------------------------------------------
+    def encode_text(
+        self, variables: PyTree, tokens: Array, batch: Batch, *, keys: Array | None
+    ) -> Features:
+        """Features of texts; of their concepts, too, with `concepts_in_itc`."""
+        concepts = batch.get("concept_tokens") if self.concepts_in_itc else None
+        return self.model.apply(variables, tokens, keys, concepts, method="encode_text")
+
     def embed_shown(
         self, params: PyTree, state: TrainState, batch: Batch, *, rng: Array | None
     ) -> Embedded:
@@ -106,12 +113,8 @@ class NlipWhole(Nlip):
             *(scale_image(batch["image"]), fold(keys, _IMAGE_KEY)),
             method="encode_masked_image",
         )
-        texts = self.model.apply(
-            variables,
-            *(batch.get("shown_tokens", batch["tokens"]), fold(keys, 1)),
-            *((batch.get("concept_tokens"),) if self.concepts_in_itc else ()),
-            method="encode_text",
-        )
+        shown = batch.get("shown_tokens", batch["tokens"])
+        texts = self.encode_text(variables, shown, batch, keys=fold(keys, 1))
         local = {name: images.pop(name) for name in ("image_memory", "visible")}
         return Embedded({**images, **texts}, state.model_state, local)
 
@@ -140,7 +143,7 @@ class NlipWhole(Nlip):
         loss, metrics = jnp.zeros((), jnp.float32), {}
         if self.lm_weight:
             memory, some, their_keys = jax.tree.map(
-                self._every_other,
+                self._strided,
                 (features["image_memory"], dict(batch), keys),
             )
             of_each = self._caption_losses(variables, memory, some, keys=their_keys)
@@ -153,7 +156,7 @@ class NlipWhole(Nlip):
             loss += self.ir_weight * metrics["ir_loss"]
         return LossOutput(loss=loss, metrics=metrics) if metrics else None
 
-    def _every_other(self, rows: Array) -> Array:
+    def _strided(self, rows: Array) -> Array:
         """Every `lm_stride`-th row; each device keeps to its own."""
         return rows.reshape(-1, self.lm_stride, *rows.shape[1:])[:, 0]
 
@@ -249,13 +252,29 @@ class NlipWhole(Nlip):
             numbers = self.retriever.find(self, variables["retrieval"], image)
             concepts = self.tokens_of(numbers)
         variables = {name: value for name, value in variables.items() if name != "retrieval"}
-        keys = jax.random.split(jax.random.key(self.seed), len(image))
+        keys = image_keys(jax.random.key(self.seed), image)
         return self.evaluation_captioner(variables, image, concepts, keys)
 
     def tokens_of(self, numbers: Array) -> Array:
         """Tokens of concepts on the devices: `[b, k]` numbers from 0, -1 for none, to `[b, c]`."""
         table = jnp.asarray(np.pad(self.concepts.rows, [(1, 0), (0, 0)]))
         return table[numbers + 1].reshape(len(numbers), -1)
+
+
+def image_keys(key: Array, image: Array) -> Array:
+    """A key for each image, made of its pixels: another batch around it gives it the same.
+
+    Args:
+      key: of all.
+      image: `[b, h, w, 3]` uint8.
+
+    Returns:
+      `[b]` keys.
+    """
+    pixels = image.reshape(len(image), -1).astype(jnp.uint32)
+    # Odd factors, so that no pixel is lost; sums of integers are the same on every device.
+    factors = 2 * jax.lax.iota(jnp.uint32, pixels.shape[1]) * jnp.uint32(2654435761) + 1
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.sum(pixels * factors, axis=1))
 
 
 def fold_words(key: Array, words: Array) -> Array:

@@ -16,7 +16,7 @@ from nlip_jax.losses import targets
 from nlip_jax.methods.base import Episode
 from nlip_jax.methods.captioner import Captioner
 from nlip_jax.methods.completion import Completion
-from nlip_jax.methods.nlip_whole import NlipWhole, TextNoise
+from nlip_jax.methods.nlip_whole import NlipWhole, TextNoise, image_keys
 from nlip_jax.methods.retriever import Retriever
 from nlip_jax.methods.similarities import SIMILARITIES
 from nlip_jax.models.caption_decoder import CaptionDecoder
@@ -351,6 +351,19 @@ def test_evaluation_finds_concepts_for_itself():
     made = jax.jit(method.caption)(variables, rows(range(3))["image"])
     assert made.shape == (3, tiny.LENGTH) and made.dtype == jnp.int32
     assert (np.asarray(made)[:, 0] == 2).all()
+
+
+def test_what_is_drawn_for_an_image_hangs_on_its_pixels_alone():
+    images = rows(range(6))["image"]
+    draws = jax.vmap(jax.random.uniform)
+    ours = draws(image_keys(KEY, jnp.asarray(images)))
+    assert len(set(ours.tolist())) == 6
+    np.testing.assert_array_equal(draws(image_keys(KEY, jnp.asarray(images[3:5]))), ours[3:5])
+
+
+def test_a_stride_takes_every_so_many_th_pair():
+    method = dataclasses.replace(method_of(), lm_stride=4)
+    np.testing.assert_array_equal(method._strided(jnp.arange(8)), [0, 4])
 
 
 def test_a_prompt_is_taken_off_and_a_cut_caption_ended():
