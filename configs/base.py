@@ -338,6 +338,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.concepts.max_tokens = 6  # of a concept; longer ones are cut
     # What compares: own: the model in training | folder of a run | package.module:function
     c.concepts.retriever = "own"
+    c.concepts.every = "0 epochs"  # with own: find them again so often; 0: before captions only
     c.concepts.dropout = 0.1  # share of pairs that are trained without concepts
 
     c.captions = ConfigDict()  # how models that can make captions do so

@@ -90,6 +90,16 @@ def test_an_encoder_that_stays_as_it_is_finds_concepts_once():
     assert found == {500: ("concepts", "estimate"), 600: ("captions",)}
 
 
+def test_concepts_may_be_found_more_often_than_captions_are_made():
+    found = stages(**{"concepts.every": "5 epochs", "nlip.completion.after": "12 epochs"})
+    assert found == {
+        500: ("concepts", "estimate"),
+        1000: ("concepts",),
+        1500: ("concepts",),
+        1700: ("concepts", "captions"),
+    }
+
+
 def test_what_is_not_needed_is_not_done():
     assert stages(**{"concepts.top_k": 0}) == {500: ("estimate", "captions")}
     assert stages(**{"nlip.lm_weight": 0.0}) == {500: ("estimate",)}
@@ -146,6 +156,10 @@ def test_candidates_belong_to_decodings_that_draw():
         ({"captions.min_length": 21}, r"min_length=21 and max_length=20"),
         ({"captions.decoding": "best"}, r"captions\.decoding='best': choose one of greedy"),
         ({"captions.evaluation": "best"}, r"captions\.evaluation='best'"),
+        (
+            {"concepts.every": "1 epoch", "concepts.retriever": "runs/a"},
+            r"concepts\.every='1 epoch': concepts\.retriever='runs/a' finds the same",
+        ),
         ({"nlip.completion.text": "all"}, r"completion\.text='all': choose one of none"),
         ({"nlip.completion.drop": "all"}, r"completion\.drop='all': choose one of none"),
         ({"nlip.completion.after": "30 epochs"}, r"completion\.after='30 epochs'"),

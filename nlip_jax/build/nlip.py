@@ -161,7 +161,13 @@ def schedule(
     after = clock.steps(fields.completion.after, field="nlip.completion.after")
     every = clock.steps(fields.completion.every, field="nlip.completion.every")
     if has_concepts:
-        add("concepts", first, 0)
+        again = clock.steps(config.concepts.every, field="concepts.every")
+        if again and config.concepts.retriever != "own":
+            raise UsageError(
+                f"config.concepts.every={config.concepts.every!r}: concepts.retriever="
+                f"{config.concepts.retriever!r} finds the same each time; set it to '0 steps'"
+            )
+        add("concepts", first, again)
     if completion.uses_captions and not fields.completion.captions:
         start = first + after
         if start >= clock.total_steps:

@@ -54,7 +54,8 @@ FUNCTION_WORDS = _set(
     photo photos photograph photographs photography photographer pic pics picture pictures image
     images snapshot snapshots screenshot screenshots thumbnail thumbnails shot shots close-up
     closeup stock wallpaper clipart vector download downloads
-    thing things stuff way ways kind kinds sort sorts type types lot lots bit use uses fun
+    thing things object objects stuff way ways kind kinds sort sorts type types lot lots bit use
+    uses fun
     """
 )
 
