@@ -21,9 +21,12 @@ FOUR_PART = {
     # A layer encodes texts and a layer decodes them.
     "model.text.causal": False,
     "nlip.lm_noise_weight": 1.0,  # pairs that are noise teach no captioning
-    "nlip.lm_stride": 4,  # captioning takes more time than contrast: some of the pairs will do
+    "nlip.lm_stride": 2,  # captioning takes more time than contrast: every other pair will do
     "nlip.text_drop": 0.8,  # captions are made from image and concepts, so most are trained so
-    "nlip.mask_ratio": 0.0625,  # one patch of 16
+    # One hidden patch of 16 is a quarter of an object: with it and its reconstruction top-1 after
+    # 2,400 steps was 47.8 %, without them 55.3 %.
+    "nlip.mask_ratio": 0.0,
+    "nlip.ir_weight": 0.0,
     # Noisy texts are left out until there are captions in place of them, which is late: captions
     # made earlier name the wrong shapes too often and do harm.
     "nlip.completion.drop": "noise_prob",
