@@ -356,6 +356,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.captions.no_repeat_ngram = 0  # tokens in a row that never come twice; 0: they may
     # sample, top_k, nucleus: captions an image; kept is the one that matches its image best
     c.captions.candidates = 1
+    # Captions are left out whose tokens have a lower probability (geometric mean); 0: none are
+    c.captions.min_confidence = 0.0
     c.captions.prompt = ""  # what captions begin with, and what is taken off again
 
     # --- optimisation ---------------------------------------------------------------------------

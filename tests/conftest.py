@@ -7,7 +7,11 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Most of a test's time is XLA compiling the same tiny functions, in this process and in others.
+# Most of a test's time is XLA compiling: making code fast that runs for milliseconds, and the same
+# tiny functions in this process and in others. `XLA_FLAGS= launch/test.sh` tests the fast code.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla")
 )

@@ -141,6 +141,12 @@ def test_candidates_belong_to_decodings_that_draw():
     assert method.evaluation_captioner.decoding.candidates == 1  # beam
 
 
+def test_only_captions_that_are_trained_on_have_to_be_sure():
+    method = method_of(**{"captions.min_confidence": 0.3})
+    assert method.captioner.min_confidence == 0.3
+    assert method.evaluation_captioner.min_confidence == 0.0
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
@@ -156,6 +162,15 @@ def test_candidates_belong_to_decodings_that_draw():
         ({"captions.min_length": 21}, r"min_length=21 and max_length=20"),
         ({"captions.decoding": "best"}, r"captions\.decoding='best': choose one of greedy"),
         ({"captions.evaluation": "best"}, r"captions\.evaluation='best'"),
+        ({"captions.min_confidence": 1.0}, r"min_confidence=1\.0 is a probability in \[0, 1\)"),
+        (
+            {
+                "captions.min_confidence": 0.3,
+                "captions.decoding": "beam",
+                "captions.length_penalty": 0.5,
+            },
+            r"min_confidence=0\.3 with decoding=beam needs config\.captions\.length_penalty=1",
+        ),
         (
             {"concepts.every": "1 epoch", "concepts.retriever": "runs/a"},
             r"concepts\.every='1 epoch': concepts\.retriever='runs/a' finds the same",

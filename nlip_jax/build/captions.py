@@ -58,6 +58,7 @@ def make_captioner(
     model: Any,
     tokenizer: Tokenizer,
     similarity: FeatureSimilarity,
+    min_confidence: float = 0.0,
 ) -> Captioner:
     """What makes captions with a decoding of the config.
 
@@ -68,9 +69,11 @@ def make_captioner(
       model: a `FourPart`.
       tokenizer: of the captions.
       similarity: that chooses among candidates.
+      min_confidence: of captions that are kept.
 
     Raises:
-      UsageError: there is no such kind, or the lengths do not fit the tokenizer's rows.
+      UsageError: there is no such kind, the lengths do not fit the tokenizer's rows, or the
+        confidence is none.
     """
     lookup(kind, KINDS, field=field)
     fields = config.captions
@@ -82,6 +85,7 @@ def make_captioner(
             f"must be in this order and at most {room}, which is config.tokenizer.context_length="
             f"{config.tokenizer.context_length} less [bos], [eos] and {len(prompt)} of the prompt"
         )
+    _check_confidence(min_confidence, kind, fields.length_penalty)
     several = fields.candidates if KINDS[kind].draws else 1
     return Captioner(
         model=model,
@@ -108,4 +112,19 @@ def make_captioner(
             for name in ("unk", "mask", "unused")
             if name in tokenizer.special_ids
         ),
+        min_confidence=min_confidence,
     )
+
+
+def _check_confidence(min_confidence: float, kind: str, length_penalty: float) -> None:
+    if not 0 <= min_confidence < 1:
+        raise UsageError(
+            f"config.captions.min_confidence={min_confidence} is a probability in [0, 1); 0 keeps "
+            "all captions"
+        )
+    if min_confidence and kind == "beam" and length_penalty != 1:
+        raise UsageError(
+            f"config.captions.min_confidence={min_confidence} with decoding=beam needs "
+            f"config.captions.length_penalty=1, not {length_penalty}: with another one the score "
+            "of a caption is no mean of its tokens"
+        )

@@ -222,7 +222,11 @@ def _whole(
         tokenizer=texts.tokenizer,
         similarity=fields["similarity"],
     )
-    found["captioner"] = make(config.captions.decoding, field="captions.decoding")
+    found["captioner"] = make(
+        config.captions.decoding,
+        field="captions.decoding",
+        min_confidence=config.captions.min_confidence,
+    )
     found["evaluation_captioner"] = make(config.captions.evaluation, field="captions.evaluation")
     if texts.concepts is None:
         return found

@@ -24,6 +24,8 @@ class Captioner:
       eos: ends a caption.
       prompt: tokens that captions begin with; taken off again.
       forbidden: tokens that no caption has, such as a mask.
+      min_confidence: captions whose tokens have a lower probability, in the geometric mean, are
+        left out.
       context_length: tokens of a row, `l`.
     """
 
@@ -35,6 +37,7 @@ class Captioner:
     prompt: tuple[int, ...]
     context_length: int
     forbidden: tuple[int, ...] = ()
+    min_confidence: float = 0.0
 
     def __call__(
         self, variables: PyTree, image: Array, concept_tokens: Array | None, keys: Array
@@ -48,7 +51,8 @@ class Captioner:
           keys: `[b]`, of the sampling.
 
         Returns:
-          `[b, l]` int32: [bos], caption, [eos], padding.
+          `[b, l]` int32: [bos], caption, [eos], padding; padding alone where no caption is sure
+          enough.
         """
         features = self._apply(variables, scale_image(image), None, method="encode_masked_image")
         cache = self._apply(
@@ -75,9 +79,12 @@ class Captioner:
             pad=0,
             prompt=self.prompt,
             forbidden=self.forbidden,
-        ).tokens
-        count, length = found.shape[1:]
-        rows = self._strip(found.reshape(-1, length)).reshape(-1, count, self.context_length)
+        )
+        count, length = found.tokens.shape[1:]
+        rows = self._strip(found.tokens.reshape(-1, length))
+        rows = rows.reshape(-1, count, self.context_length)
+        is_sure = jnp.exp(found.scores) >= self.min_confidence
+        rows = jnp.where(is_sure[..., None], rows, 0)
         return rows[:, 0] if count == 1 else self._best(variables, features, rows)
 
     def _apply(self, variables: PyTree, *args: Any, method: str, **options: Any) -> Any:
@@ -103,5 +110,6 @@ class Captioner:
             if name.startswith("image_") and name != "image_memory"
         }
         scores = self.similarity.score_pairs(images, texts).reshape(batch_size, count)
-        best = jnp.argmax(scores, axis=1)
+        is_there = rows[..., 0] != 0
+        best = jnp.argmax(jnp.where(is_there, scores, -jnp.inf), axis=1)
         return jnp.take_along_axis(rows, best[:, None, None], axis=1)[:, 0]

@@ -29,15 +29,7 @@ FORMS = tuple(reference.FORMS)
 SOFT_SHARES = (0.0, 0.4, 1.0)  # hard targets, momentum-mixed ones, those of the teacher alone
 SCALE, BIAS = 4.0, -1.25
 
-# Three quarters of the time to compile go into making code fast that runs for milliseconds.
-compiled = functools.partial(
-    jax.jit,
-    static_argnames="case",
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
+compiled = functools.partial(jax.jit, static_argnames="case")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

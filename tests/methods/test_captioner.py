@@ -3,6 +3,7 @@
 Beside `test_nlip_whole.py`, which looks at what becomes of the captions.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -36,19 +37,10 @@ KEYS = jax.random.split(jax.random.key(1), SETTING.batch_size)
 CAPTIONS = {"min_length": 2, "max_length": 5, "no_repeat_ngram": 1}
 
 BEAM = Decoding(kind="beam", **CAPTIONS)
-# Most of the time would go into making code fast that runs for milliseconds.
-quick_jit = functools.partial(
-    jax.jit,
-    static_argnames="decoding",
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
-@quick_jit
-def captions(decoding, image, concepts, keys):
+@functools.partial(jax.jit, static_argnames=("decoding", "min_confidence"))
+def captions(decoding, image, concepts, keys, *, min_confidence=0.0):
     captioner = Captioner(
         model=MODEL,
         similarity=DOT,
@@ -57,11 +49,12 @@ def captions(decoding, image, concepts, keys):
         eos=EOS,
         prompt=(7,),
         context_length=SETTING.context_length,
+        min_confidence=min_confidence,
     )
     return captioner(VARIABLES, image, concepts, keys)
 
 
-@quick_jit
+@functools.partial(jax.jit, static_argnames="decoding")
 def plainly(decoding, image, concepts, keys):
     """All of the cache for every beam, with room for the longest row; the first caption found."""
     apply = functools.partial(MODEL.apply, VARIABLES)
@@ -77,18 +70,33 @@ def plainly(decoding, image, concepts, keys):
         pad=PAD,
         prompt=(7,),
     )
-    return found.tokens[:, 0]
+    return found
 
 
 def test_what_is_shared_and_kept_short_is_no_change():
     rows = np.asarray(captions(BEAM, IMAGE, CONCEPTS, KEYS))
-    expected = np.asarray(plainly(BEAM, IMAGE, CONCEPTS, KEYS))
+    expected = np.asarray(plainly(BEAM, IMAGE, CONCEPTS, KEYS).tokens[:, 0])
     assert len(np.unique(rows, axis=0)) > 2
     for row, plain in zip(rows, expected, strict=True):
         pieces = [token for token in plain[2:] if token > EOS]
         assert 2 <= len(pieces) <= 5
         row_length = SETTING.context_length
         assert row.tolist() == [BOS, *pieces, EOS] + [PAD] * (row_length - len(pieces) - 2)
+
+
+@pytest.mark.parametrize("kind, candidates", [("beam", 1), ("nucleus", 1), ("nucleus", 3)])
+def test_captions_that_are_not_sure_enough_are_left_out(kind, candidates):
+    decoding = Decoding(kind=kind, candidates=candidates, **CAPTIONS)
+    one = dataclasses.replace(decoding, candidates=1)
+    sure = np.exp(np.asarray(plainly(one, IMAGE, CONCEPTS, KEYS).scores)[:, 0])
+    middle = float(np.sort(sure)[[1, 2]].mean())
+    rows = np.asarray(captions(decoding, IMAGE, CONCEPTS, KEYS, min_confidence=middle))
+    if candidates == 1:
+        every = np.asarray(captions(decoding, IMAGE, CONCEPTS, KEYS))
+        np.testing.assert_array_equal(rows, np.where(sure[:, None] >= middle, every, PAD))
+    kept = rows[:, 0] == BOS  # of several, one of those that are sure
+    assert kept[sure >= middle].all() and not rows[~kept].any()
+    assert not np.any(captions(decoding, IMAGE, CONCEPTS, KEYS, min_confidence=0.999))
 
 
 def test_any_batch_any_mesh_and_one_compile():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy_decoder import BOS, EOS, PAD, VOCAB, quick_jit, random_table, start, step_of
+from toy_decoder import BOS, EOS, PAD, VOCAB, random_table, start, step_of
 
 from nlip_jax.errors import UsageError
 from nlip_jax.models.decoding.beam import beam_search
@@ -23,7 +23,7 @@ SHARED = {"batch_size": IMAGES, "bos": BOS, "eos": EOS, "pad": PAD}
 PROMPT = (4,)
 
 
-@functools.partial(quick_jit, static_argnames=("settings", "prompt", "forbidden"))
+@functools.partial(jax.jit, static_argnames=("settings", "prompt", "forbidden"))
 def run(keys, settings, prompt=PROMPT, forbidden=()):
     cache = start(jnp.arange(IMAGES), LENGTH)
     return decode(
@@ -66,7 +66,7 @@ def test_is_the_function_behind_it(kind):
         no_repeat_ngram=2,
     )
     found = run(KEYS if KINDS[kind].draws else None, settings)
-    expected = quick_jit(functools.partial(right, kind, **KEYWORDS[kind]))()
+    expected = jax.jit(functools.partial(right, kind, **KEYWORDS[kind]))()
     assert found.tokens.shape == (IMAGES, 1, 8)
     np.testing.assert_array_equal(found.tokens[:, 0], expected.tokens)
     np.testing.assert_array_equal(found.scores[:, 0], expected.scores)
@@ -91,7 +91,7 @@ def test_prompts_of_each_image_and_forbidden_ids():
     prompts = np.arange(IMAGES)[:, None] % 3 + 3
     cache = start(jnp.arange(IMAGES), LENGTH)
     settings = Decoding(kind="sample", min_length=6, max_length=6, candidates=2)
-    found = quick_jit(
+    found = jax.jit(
         lambda prompts: decode(
             settings, STEP, cache, keys=KEYS, prompt=prompts, forbidden=(3,), **SHARED
         )

@@ -16,7 +16,6 @@ from toy_decoder import (
     VOCAB,
     controlled,
     next_state,
-    quick_jit,
     random_table,
     start,
     step_of,
@@ -29,7 +28,7 @@ from nlip_jax.models.decoding.step import repeat_rows
 
 
 def search(table, images, *, beams, max_length=8, min_length=0, mesh=None, **options):
-    @quick_jit
+    @jax.jit
     def run(images):
         return beam_search(
             step_of(table),
@@ -194,7 +193,7 @@ def test_stops_when_all_are_done():
         sure = jnp.where(jnp.arange(VOCAB) == EOS, 0.0, -30.0)
         return jnp.broadcast_to(sure, (len(tokens), VOCAB)), cache
 
-    run = quick_jit(
+    run = jax.jit(
         lambda: beam_search(
             step,
             {},

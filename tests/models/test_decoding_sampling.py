@@ -15,7 +15,6 @@ from toy_decoder import (
     VOCAB,
     controlled,
     next_state,
-    quick_jit,
     random_table,
     start,
     step_of,
@@ -30,7 +29,7 @@ KEYS = jax.random.split(jax.random.key(3), 40)
 TABLE = random_table(1)
 
 
-@functools.partial(quick_jit, static_argnames=("max_length", "min_length", "options"))
+@functools.partial(jax.jit, static_argnames=("max_length", "min_length", "options"))
 def decoded(table, images, keys, *, max_length, min_length, options):
     return sample(
         step_of(table),
@@ -128,7 +127,7 @@ def test_greedy_takes_the_lowest_of_equals_and_is_a_search_with_one_beam():
     for seed, rounded in ((2, True), (3, False)):
         table = random_table(seed, rounded=rounded)
         found = run(table, range(30), temperature=0.0)
-        searched = quick_jit(
+        searched = jax.jit(
             lambda images, table=table: beam_search(
                 step_of(table),
                 start(images, 10),
@@ -171,7 +170,7 @@ def test_tokens_are_as_frequent_as_they_are_likely(options, expected):
     count = 20_000
     keys = jax.random.split(jax.random.key(0), count)
     rows = jnp.broadcast_to(log_probs, (count, 5))
-    drawn = quick_jit(functools.partial(choose, **options))(rows, keys)
+    drawn = jax.jit(functools.partial(choose, **options))(rows, keys)
     shares = np.bincount(drawn, minlength=5) / count
     expected = np.array(expected)
     assert (np.abs(shares - expected) <= 4.5 * np.sqrt(expected * (1 - expected) / count)).all()
@@ -204,7 +203,7 @@ def test_another_prompt_for_each_row_and_a_stop_when_all_are_done():
         sure = jnp.where(jnp.arange(VOCAB) == EOS, 0.0, -30.0)
         return jnp.broadcast_to(sure, (len(tokens), VOCAB)), cache
 
-    found = quick_jit(
+    found = jax.jit(
         lambda prompt: sample(
             step,
             {},

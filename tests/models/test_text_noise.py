@@ -9,7 +9,6 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from tiny import mesh_of
-from toy_decoder import quick_jit
 
 from nlip_jax.errors import UsageError
 from nlip_jax.models.text_noise import infill
@@ -19,7 +18,7 @@ LENGTH = 30
 KEYS = jax.random.split(jax.random.key(7), 2000)
 
 
-@functools.partial(quick_jit, static_argnames=("rate", "mean_span", "drop"))
+@functools.partial(jax.jit, static_argnames=("rate", "mean_span", "drop"))
 def run(tokens, keys, *, rate=(0.3, 0.5), mean_span=3.0, drop=0.0):
     return infill(tokens, keys, rate=rate, mean_span=mean_span, drop=drop, mask_id=MASK)
 

@@ -1,21 +1,10 @@
 """A decoder that is a table, with a cache that tells when it is not the row's own."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 PAD, BOS, EOS, VOCAB, STATES = 0, 1, 2, 6, 101
-
-# Most of the time would go into making code fast that runs for milliseconds.
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def random_table(seed: int, *, rounded: bool = False) -> np.ndarray:
