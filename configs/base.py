@@ -318,7 +318,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.nlip.completion.threshold = 0.5
     c.nlip.completion.after = "0 epochs"  # from the first estimate to the first captions
     c.nlip.completion.every = "0 epochs"  # new concepts and captions with this period; 0: once
-    # Folder of a finished column such as runs/a/columns/synthetic_caption/0001, instead of own ones
+    # Step from which own texts alone are shown again; 0: synthetic ones are shown to the end
+    c.nlip.completion.until = "0 epochs"
+    # Instead of own captions those of another run: folder of the run, for its last ones, or of a
+    # finished column such as runs/a/columns/synthetic_caption/0001
     c.nlip.completion.captions = ""
     # Texts left out of the loss: none | noise_prob: own ones that are noisy | match: own and
     # synthetic ones that do not match their image, by a mixture over similarities (as BLIP filters)

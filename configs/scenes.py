@@ -2,7 +2,8 @@
 
     python -m nlip_jax sweep --config=configs/scenes.py
     python -m nlip_jax sweep --config=configs/scenes.py --arms=clip,nlip_1,ceiling --seeds=0
-    python -m nlip_jax train --config=configs/scenes.py:arm=whole,seed=1
+    python -m nlip_jax train --config=configs/scenes.py:arm=whole,seed=1 --workdir=runs/whole
+    python -m nlip_jax train --config=configs/scenes.py:arm=again,seed=1,run=runs/whole
 
 Of 20,000 pairs 40 % have the caption of another scene, and 40 % of all captions leave objects or
 attributes out, drawn on its own: 36 % of the pairs are untouched. All arms are given the same
@@ -60,6 +61,14 @@ ARMS = {
     # NLIP whole, which captions what it takes for noise; and the same without retrieved concepts.
     "completion": {**FOUR_PART, "concepts.top_k": 0},
     "whole": FOUR_PART,
+    # Plain towers again, on the captions of a run of `whole`: from them shapes are learned early,
+    # and then, without what is wrong in them, from the pairs' own clean texts.
+    "again": {
+        "method": "nlip",
+        "nlip.weight": 1.0,
+        "nlip.completion.drop": "noise_prob",
+        "nlip.completion.until": "40 %",
+    },
     # The upper bound: CLIP on the pairs as they are before anything is spoilt.
     "ceiling": {
         "method": "clip",
@@ -80,8 +89,10 @@ SWEEP = {
         "filter": "NLIP as a hard filter",
         "completion": "NLIP completion, no concepts",
         "whole": "NLIP whole",
+        "again": "NLIP again, on its captions",
         "ceiling": "CLIP on clean pairs",
     },
+    "uses": {"again": "whole"},
     "seeds": (0, 1, 2),
     "baseline": "clip",
     "ceiling": "ceiling",
@@ -104,9 +115,12 @@ SWEEP = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     given = dict(part.partition("=")[::2] for part in (arg or "arm=whole").split(","))
-    arm, seed = given.pop("arm", ""), given.pop("seed", "0")
-    if arm not in ARMS or given or not seed.isdecimal():
-        raise ValueError(f"scenes.py takes arm={'|'.join(ARMS)}[,seed=N], got {arg!r}")
+    arm, seed, run = given.pop("arm", ""), given.pop("seed", "0"), given.pop("run", "")
+    if arm not in ARMS or given or not seed.isdecimal() or bool(run) != (arm in SWEEP["uses"]):
+        raise ValueError(
+            f"scenes.py takes arm={'|'.join(ARMS)}[,seed=N], and with arm=again also "
+            f"run=FOLDER of a finished run of arm=whole, got {arg!r}"
+        )
 
     c = base.get_config()
     c.seed = int(seed)
@@ -144,6 +158,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     held_out.update({"num_examples": 2000, "split": "validation"})
     c.evaluators.retrieval.scenes = evaluators.retrieval("synthetic", held_out)
     c.update_from_flattened_dict(ARMS[arm])
+    if run:
+        c.nlip.completion.captions = run
+        c.tokenizer.model = f"{run}/tokenizer.model"
     if c.nlip.model == "four_part":
         c.evaluators.caption.scenes = evaluators.caption("synthetic", held_out)
     return c

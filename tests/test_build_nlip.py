@@ -85,6 +85,23 @@ def test_captions_may_come_later_and_again_with_new_concepts():
     }
 
 
+def test_completion_may_end_within_the_run():
+    fields = {"nlip.completion.until": "12 epochs", "nlip.completion.every": "4 epochs"}
+    method = method_of(**fields)
+    steps = dict(zip(method.refresh_steps, method.works, strict=True))
+    assert steps == {
+        500: ("concepts", "estimate", "captions"),
+        900: ("concepts", "captions"),
+        1200: (),
+    }
+    used = [method.uses("synthetic_caption", episode) for episode in range(4)]
+    assert used == [True, True, True, False] and method.uses("noise_prob", 3)
+    given = {"nlip.model": "dual_encoder", "nlip.completion.captions": "runs/a"}
+    made = config(**fields, **given)
+    fields = {"clock": clock_of(made), "completion": make_completion(made), "end": 1200}
+    assert schedule(made, **fields) == {500: ("estimate",), 1200: ()}
+
+
 def test_an_encoder_that_stays_as_it_is_finds_concepts_once():
     found = stages(**{"nlip.completion.after": "1 epoch", "concepts.retriever": "runs/a"})
     assert found == {500: ("concepts", "estimate"), 600: ("captions",)}
@@ -163,6 +180,15 @@ def test_only_captions_that_are_trained_on_have_to_be_sure():
         ({"captions.decoding": "best"}, r"captions\.decoding='best': choose one of greedy"),
         ({"captions.evaluation": "best"}, r"captions\.evaluation='best'"),
         ({"captions.min_confidence": 1.0}, r"min_confidence=1\.0 is a probability in \[0, 1\)"),
+        ({"nlip.completion.until": "50 epochs"}, r"until='50 epochs' is step 5000 of a run of"),
+        (
+            {"nlip.completion.until": "4 epochs"},
+            r"until='4 epochs' is step 400, and the first captions are made at step 500",
+        ),
+        (
+            {"nlip.completion.until": "4 epochs", "nlip.completion.text": "none"},
+            r"until='4 epochs': no synthetic texts are shown that could end",
+        ),
         (
             {
                 "captions.min_confidence": 0.3,

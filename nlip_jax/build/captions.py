@@ -24,13 +24,13 @@ def given_columns(
     """Columns that a run takes from elsewhere, by name: the captions of `completion.captions`.
 
     Raises:
-      UsageError: no finished column lies there, or one of other data or another vocabulary.
+      UsageError: no finished column or run lies there, or one of other data or vocabulary.
     """
     folder = config.nlip.completion.captions
     if config.method != "nlip" or not folder:
         return {}
     numberings = [dataclasses.asdict(numbering) for numbering in source.numberings]
-    directory = Path(folder).expanduser()
+    directory = _column_folder(Path(folder).expanduser())
     values = read_column(directory, numberings=numberings)
     made = json.loads((directory / "DONE").read_text())["meta"].get("tokenizer")
     length = config.tokenizer.context_length
@@ -42,6 +42,24 @@ def given_columns(
             "to the vocabulary of the run that made them, and the same context_length"
         )
     return {"synthetic_caption": values}
+
+
+def _column_folder(folder: Path) -> Path:
+    """A folder of captions itself; of a run, that of its last ones, once it is finished."""
+    if not (folder / "config.json").is_file():
+        return folder
+    if not (folder / "results.json").is_file():
+        raise UsageError(
+            f"config.nlip.completion.captions={folder}: this run is not finished and may make "
+            "other captions; let it end, or name one of its columns/synthetic_caption/NUMBER"
+        )
+    made = sorted(done.parent for done in (folder / "columns/synthetic_caption").glob("*/DONE"))
+    if not made:
+        raise UsageError(
+            f"config.nlip.completion.captions={folder}: this run has made no captions; take one "
+            "with nlip.model=four_part and completion"
+        )
+    return made[-1]
 
 
 def can_caption(config: ConfigDict) -> bool:

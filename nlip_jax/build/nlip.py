@@ -34,11 +34,13 @@ def make_nlip(
       UsageError: naming the field, its value and the rule.
     """
     own, completion = objective(config), make_completion(config)
-    refreshes = schedule(config, clock=clock, completion=completion)
+    end = completion_end(config, clock=clock, completion=completion)
+    refreshes = schedule(config, clock=clock, completion=completion, end=end)
     fields = {
         **contrast_fields(config, model=model, mesh=mesh),
         **make_estimation(config, mesh=mesh),
         "online_window": _online_window(config, clock=clock),
+        "completion_end": end,
         "form": lookup(config.nlip.form, NOISE_ADAPTIVE[own.normaliser], field="nlip.form"),
         "weight": config.nlip.weight,
         "itc_weight": config.nlip.itc_weight,
@@ -136,10 +138,37 @@ def make_completion(config: ConfigDict) -> Completion:
     )
 
 
+def completion_end(config: ConfigDict, *, clock: Clock, completion: Completion) -> int:
+    """Step from which own texts alone are shown again; 0: there is none.
+
+    Raises:
+      UsageError: nothing would end there, or it lies outside of the run.
+    """
+    text = config.nlip.completion.until
+    end = clock.steps(text, field="nlip.completion.until")
+    if end and not completion.uses_captions:
+        raise UsageError(
+            f"config.nlip.completion.until={text!r}: no synthetic texts are shown that could end; "
+            "set it to '0 epochs'"
+        )
+    if end >= clock.total_steps:
+        raise UsageError(
+            f"config.nlip.completion.until={text!r} is step {end} of a run of {clock.total_steps}; "
+            "set it to '0 epochs' to show synthetic texts to the end"
+        )
+    return end
+
+
 def schedule(
-    config: ConfigDict, *, clock: Clock, completion: Completion
+    config: ConfigDict, *, clock: Clock, completion: Completion, end: int = 0
 ) -> dict[int, tuple[str, ...]]:
     """Step of each refresh -> what it does, in the order of `WORKS`.
+
+    Args:
+      config: of the run.
+      clock: of the run.
+      completion: of the config.
+      end: step at which completion ends, an episode of its own; 0: it does not.
 
     Raises:
       UsageError: a stage falls outside of the run.
@@ -152,8 +181,8 @@ def schedule(
             f"inside the run of {clock.total_steps}"
         )
 
-    def add(work: str, start: int, period: int) -> None:
-        for step in range(start, clock.total_steps, period or clock.total_steps):
+    def add(work: str, start: int, period: int, stop: int = clock.total_steps) -> None:
+        for step in range(start, stop, period or clock.total_steps):
             due.setdefault(step, set()).add(work)
 
     add("estimate", first, clock.steps(fields.reestimate_every, field="nlip.reestimate_every"))
@@ -176,9 +205,18 @@ def schedule(
                 f"the warm-up of {first} the run of {clock.total_steps} is over; captions must be "
                 "made inside of it"
             )
-        add("captions", start, every)
+        stop = end or clock.total_steps
+        if start >= stop:
+            raise UsageError(
+                f"config.nlip.completion.until={fields.completion.until!r} is step {end}, and the "
+                f"first captions are made at step {start}; let it end later, or begin earlier "
+                "(nlip.completion.after)"
+            )
+        add("captions", start, every, stop)
         if has_concepts and config.concepts.retriever == "own":  # another finds the same again
-            add("concepts", start, every)
+            add("concepts", start, every, stop)
+    if end:
+        due.setdefault(end, set())
     if completion.uses_match:
         for step in [step for step, works in due.items() if works & {"estimate", "captions"}]:
             due[step].add("match")

@@ -42,8 +42,21 @@ def noise_probs(run: Session, episode: int) -> np.ndarray:
     return run.column("noise_prob", run.method.version("noise_prob", episode)).read()
 
 
+def last_completed(run: Session, state: TrainState) -> int:
+    """The last episode so far that showed synthetic captions; 0: none did, or may.
+
+    Args:
+      run: whose episodes they are.
+      state: at the end of the run.
+    """
+    if "synthetic_tokens" not in run.method.columns:
+        return 0
+    episodes = range(1, int(state.episode) + 1)
+    return max((i for i in episodes if run.method.uses("synthetic_caption", i)), default=0)
+
+
 def completion_results(run: Session, state: TrainState) -> dict[str, float]:
-    """How many texts the captions at the end replaced, and what they say; empty without captions.
+    """How many texts the last captions replaced, and what they say; empty without captions.
 
     Procedural scenes tell which objects there are: precision and recall of the objects that
     synthetic captions name, over all pairs and over those with a planted fault, and beside them
@@ -53,8 +66,8 @@ def completion_results(run: Session, state: TrainState) -> dict[str, float]:
       run: with its columns.
       state: at the end of the run.
     """
-    last = int(state.episode)
-    if not last or "synthetic_tokens" not in run.method.columns:
+    last = last_completed(run, state)
+    if not last:
         return {}
     rows = caption_rows(run, last)
     if rows is None:

@@ -5,7 +5,13 @@ import dataclasses
 
 import numpy as np
 
-from nlip_jax.commands.completion_results import CHANCES, caption_rows, has_text, noise_probs
+from nlip_jax.commands.completion_results import (
+    CHANCES,
+    caption_rows,
+    has_text,
+    last_completed,
+    noise_probs,
+)
 from nlip_jax.commands.session import Session
 from nlip_jax.data.failures import ReadError
 from nlip_jax.data.images.decode import to_pixels
@@ -47,15 +53,15 @@ def texts_report(run: Session, state: TrainState) -> TextsReport | None:
       run: with its source and columns.
       state: at the end of the run.
     """
-    last = int(state.episode)
-    if not last or "synthetic_tokens" not in run.method.columns:
+    last = last_completed(run, state)
+    if not last:
         return None
     episodes = _episodes(run, last)
     chosen = _spread(np.array(episodes), _VERSIONS)
     versions = [_Version.open(run, episode) for episode in chosen]
     return TextsReport(
         rule=_rule(run.method.completion),
-        works=[_work(run, episode) for episode in range(1, last + 1)],
+        works=[_work(run, episode) for episode in range(1, int(state.episode) + 1)],
         versions=[version.describe(run) for version in versions],
         num_versions=len(episodes),
         samples=_samples(run, versions),
@@ -77,9 +83,10 @@ def _episodes(run: Session, last: int) -> list[int]:
 
 
 def _work(run: Session, episode: int) -> Work:
+    step, ends = run.method.refresh_steps[episode - 1], run.method.completion_end
     return Work(
-        step=run.method.refresh_steps[episode - 1],
-        works=run.method.works_of(episode),
+        step=step,
+        works=(*run.method.works_of(episode), *(("completion ends",) if step == ends else ())),
         columns={name: episode for name in run.method.makes(episode)},
     )
 

@@ -59,8 +59,8 @@ class Request:
 
     def arguments(self, run: Run) -> list[str]:
         """Of `train`."""
-        config, folder = run.config(self.file), run.workdir(self.workdir)
-        return [f"--config={config}", *self.settings, f"--workdir={folder}"]
+        config = run.config(self.file, self.workdir)
+        return [f"--config={config}", *self.settings, f"--workdir={run.workdir(self.workdir)}"]
 
     def find(self) -> dict[Run, Finished]:
         """The runs that are finished."""
@@ -108,7 +108,7 @@ def read_request(argv: list[str]) -> Request:
     return Request(
         file=file,
         sweep=sweep,
-        runs={run: _config(file, run, settings) for run in sweep.runs(arms=arms)},
+        runs={run: _config(file, run, settings, workdir) for run in sweep.runs(arms=arms)},
         settings=tuple(settings),
         workdir=workdir,
         json=check_json_file(given["json"]),
@@ -116,9 +116,9 @@ def read_request(argv: list[str]) -> Request:
     )
 
 
-def _config(file: str, run: Run, settings: list[str]) -> ConfigDict:
+def _config(file: str, run: Run, settings: list[str], workdir: Path) -> ConfigDict:
     """The config of a run, as `train` will read it; what is wrong with any is found at once."""
-    config = configs.read_config(run.config(file))
+    config = configs.read_config(run.config(file, workdir))
     config, _ = configs.parse_settings(settings, config=config, command="sweep")
     check_numbers(config)
     return config

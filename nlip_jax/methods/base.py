@@ -111,6 +111,11 @@ class Method:
         del column
         return episode
 
+    def uses(self, column: str, episode: int) -> bool:
+        """Whether training still shows a column that is known, in an episode."""
+        del column, episode
+        return True
+
     def loss_window(self, episode: int) -> range:
         """Steps whose metric "pair_loss", `[b]`, is kept for the refresh before an episode."""
         del episode

@@ -52,6 +52,7 @@ class Nlip(Clip):
       context_length: tokens of a synthetic text.
       itc_weight: of the contrastive loss.
       online_window: steps up to an estimate whose losses it is made of; 0: those of a pass.
+      completion_end: step from which own texts alone are shown again; 0: there is none.
     """
 
     weight: float
@@ -63,6 +64,7 @@ class Nlip(Clip):
     context_length: int = 0
     itc_weight: float = 1.0
     online_window: int = 0
+    completion_end: int = 0
 
     # --- what is known of the pairs ---------------------------------------------------------------
     @property
@@ -86,6 +88,12 @@ class Nlip(Clip):
             return episode
         made = [column in self.makes(number) for number in range(1, episode + 1)]
         return len(made) - made[::-1].index(True) if any(made) else 0
+
+    def uses(self, column: str, episode: int) -> bool:
+        """Synthetic captions end with the completion."""
+        if column != "synthetic_caption" or not self.completion_end or not episode:
+            return True
+        return self.refresh_steps[episode - 1] < self.completion_end
 
     def makes(self, episode: int) -> tuple[str, ...]:
         """The columns that the refresh before an episode makes."""

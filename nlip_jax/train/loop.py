@@ -165,7 +165,7 @@ def train(trainer: Trainer, state: TrainState) -> TrainState:
             # --- what is due at this step, after its checkpoint -----------------------------------
             if episode < plan.episode(step):
                 episode += 1
-                progress.say(f"step {step}: going through all examples for episode {episode}")
+                progress.say(f"step {step}: episode {episode} begins")
                 state = _refresh(trainer, state, step=step, episode=episode)
                 columns = trainer.columns(episode)
                 progress.start(step)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -16,6 +17,7 @@ from nlip_jax.commands.session import Session
 from nlip_jax.config import parse_command_line
 from nlip_jax.data.pipeline import _Batches
 from nlip_jax.data.synthetic import ClassScenes
+from nlip_jax.errors import UsageError
 from nlip_jax.methods.captioner import Captioner
 from nlip_jax.train import stop
 
@@ -104,13 +106,34 @@ def test_columns_and_table_say_the_same(run, output):
 def test_another_run_trains_with_them(run, output, tiny, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
     folder = output / "columns" / "synthetic_caption" / "0001"
+    given = given_by(folder, run, tiny)
+    np.testing.assert_array_equal(given, columns(output)["synthetic_caption"])
+
+
+def given_by(folder, run, tiny):
     config, _ = parse_command_line(
         [*tiny, f"--config.nlip.completion.captions={folder}"], command="train"
     )
     given = build.given_columns(config, source=run.source, tokenizer=run.tokenizer)
-    np.testing.assert_array_equal(
-        given["synthetic_caption"], columns(output)["synthetic_caption"]
-    )
+    return given["synthetic_caption"]
+
+
+def test_a_finished_run_is_taken_for_its_last_captions(
+    run, output, tiny, tmp_path, monkeypatch, request
+):
+    monkeypatch.chdir(request.config.rootpath)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match="this run is not finished"):
+        given_by(tmp_path, run, tiny)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(UsageError, match="this run has made no captions"):
+        given_by(tmp_path, run, tiny)
+    made = tmp_path / "columns" / "synthetic_caption"
+    shutil.copytree(output / "columns" / "synthetic_caption" / "0001", made / "0003")
+    (made / "0001").mkdir()
+    (made / "0004").mkdir()  # begun, and not finished
+    rows = columns(output)["synthetic_caption"]
+    np.testing.assert_array_equal(given_by(tmp_path, run, tiny), rows)
 
 
 @pytest.mark.parametrize("column", COLUMNS)

@@ -26,6 +26,7 @@ def get_config(arg=None):
     return ConfigDict({
         "method": {"low": "clip", "mine": "nlip", "high": "clip"}[given["arm"]],
         "seed": int(given["seed"]),
+        "run": given.get("run", ""),
         "total": "40 steps",
         "batch_size": 100,
         "rate": 0.5,
@@ -55,7 +56,7 @@ def sweep(command, tmp_path, monkeypatch):
             self.is_asked_to_stop = code == 75
             return code
         config, _ = parse_command_line(argv[4:], command="train", extra_flags={"workdir": ""})
-        (workdir / "config.json").write_text(to_json(config))
+        (workdir / "config.json").write_text(to_json(config))  # "run" of it is what it builds on
         (workdir / "data.json").write_text('{"fingerprint": "f0", "num_examples": 1000}')
         results = {"zero_shot/scenes/top1": RESULTS[log.parent.name] + 0.01 * config.seed}
         results |= {"noise/auc": 0.99} if config.method == "nlip" else {}
@@ -120,6 +121,19 @@ def test_finished_is_what_has_nothing_left_to_do(sweep, setting, is_read):
     assert started == ([] if is_read else ["low/0"])
 
 
+def test_a_run_builds_on_another_of_its_seed(sweep, tmp_path):
+    file = tmp_path / "three.py"
+    file.write_text(FILE.replace('"seeds":', '"uses": {"mine": "low"}, "seeds":'))
+    code, _, err, _ = sweep("--seeds=1")
+    assert code == 0, err
+    configs = {
+        arm: json.loads((tmp_path / "w" / arm / "1" / "config.json").read_text()) for arm in RESULTS
+    }
+    used = str(tmp_path / "w" / "low" / "1")
+    assert {arm: c["run"] for arm, c in configs.items()} == {"low": "", "mine": used, "high": ""}
+    assert sweep("--seeds=1")[3] == []
+
+
 def test_fields_of_another_version_do_not_undo_a_finished_run(sweep, tmp_path):
     sweep("--arms=low", "--seeds=0")
     path = tmp_path / "w" / "low" / "0" / "config.json"
@@ -162,7 +176,7 @@ def test_the_table_alone(sweep, tmp_path):
         (["--config=configs/none.py"], ["configs/none.py"]),
         (["--config=configs/quickstart.py"], ["names no sweep", "configs/scenes.py"]),
         (["--config=configs/scenes.py:arm=clip"], ["--arms=A,B"]),
-        (["--config=configs/scenes.py", "--arms=clip,new"], ["'new'", "whole, ceiling"]),
+        (["--config=configs/scenes.py", "--arms=clip,new"], ["'new'", "whole, again, ceiling"]),
         (["--config=configs/scenes.py", "--seeds=0,-1"], ["'-1'", "from 0 on"]),
         (["--config=configs/scenes.py", "--config.seed=3"], ["--seeds"]),
         (["--config=configs/scenes.py", "--config.totl=3"], ["did you mean config.total"]),
@@ -186,7 +200,9 @@ def test_wrong_usage_is_refused(command, argv, words):
         ('"baseline": "low"', '"baseline": "lo"', "choose one of low, mine, high"),
         ('"ceiling": "high",', "", "lacks 'ceiling'"),
         ('"others"', '"other"', "has no 'other'"),
-        ('{"zero_shot/scenes/top1": "top-1"}', '("top1",)', "must map names"),
+        ('{"zero_shot/scenes/top1": "top-1"}', '("top1",)', "must be a dict of names"),
+        ('"seeds":', '"uses": {"low": "mine"}, "seeds":', "an arm builds on one before it"),
+        ('"seeds":', '"uses": {"mine": "lo"}, "seeds":', "'mine': 'lo'"),
     ],
 )
 def test_a_wrong_sweep_is_refused(sweep, tmp_path, old, new, words):

@@ -53,7 +53,7 @@ def read_finished(folder: Path, sweep: Sweep) -> dict[Run, Finished]:
     found = {}
     for arm in sweep.arms:
         for seed in sweep.seeds:
-            run = Run(arm=arm, seed=seed)
+            run = sweep.run(arm, seed)
             finished = _read_run(run.workdir(folder), sweep)
             if finished is not None:
                 found[run] = finished

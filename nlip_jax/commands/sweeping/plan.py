@@ -18,19 +18,22 @@ class Run:
     Attributes:
       arm: its name in the config file.
       seed: handed to the config file, which says what it is a seed of.
+      uses: arm whose run of the same seed it builds on, such as on its captions; "": none.
     """
 
     arm: str
     seed: int
+    uses: str = ""
 
     @property
     def name(self) -> str:
         """For people."""
         return f"{self.arm}, seed {self.seed}"
 
-    def config(self, file: str) -> str:
+    def config(self, file: str, sweep: Path) -> str:
         """What to hand to --config: the file with this run as its argument."""
-        return f"{file}:arm={self.arm},seed={self.seed}"
+        uses = f",run={sweep / self.uses / str(self.seed)}" if self.uses else ""
+        return f"{file}:arm={self.arm},seed={self.seed}{uses}"
 
     def workdir(self, sweep: Path) -> Path:
         """The folder of the run, in that of the sweep."""
@@ -52,6 +55,7 @@ class Sweep:
       ceiling: the arm that the gap is measured to.
       headlines: result -> how tables call it; those whose gap is looked at.
       others: the same for results that are only shown, where an arm has them.
+      uses: arm -> an earlier one whose runs it builds on; its config gets `run=FOLDER` as well.
     """
 
     arms: Mapping[str, str]
@@ -60,10 +64,15 @@ class Sweep:
     ceiling: str
     headlines: Mapping[str, str]
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    uses: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def run(self, arm: str, seed: int) -> Run:
+        """One run of an arm."""
+        return Run(arm=arm, seed=seed, uses=self.uses.get(arm, ""))
 
     def runs(self, *, arms: tuple[str, ...]) -> list[Run]:
         """All runs of some arms, seed by seed: the first comparison is whole as soon as can be."""
-        return [Run(arm=arm, seed=seed) for seed in self.seeds for arm in arms]
+        return [self.run(arm, seed) for seed in self.seeds for arm in arms]
 
 
 def read_sweep(file: str) -> Sweep:
@@ -88,7 +97,7 @@ def read_sweep(file: str) -> Sweep:
         if name not in fields:
             raise UsageError(f"{file}: SWEEP has no {name!r}; it has {', '.join(fields)}")
     for name in fields:
-        if name not in found and name != "others":
+        if name not in found and name not in ("others", "uses"):
             raise UsageError(f"{file}: SWEEP lacks {name!r}, {_EXAMPLE}")
     _check(file, found)
     return Sweep(**{**found, "seeds": tuple(found["seeds"])})
@@ -121,9 +130,9 @@ def choose_seeds(text: str, sweep: Sweep) -> tuple[int, ...]:
 
 
 def _check(file: str, found: Mapping[str, Any]) -> None:
-    for name in ("arms", "headlines", "others"):
+    for name in ("arms", "headlines", "others", "uses"):
         if not isinstance(found.get(name, {}), Mapping):
-            raise UsageError(f"{file}: SWEEP[{name!r}] must map names to how tables call them")
+            raise UsageError(f"{file}: SWEEP[{name!r}] must be a dict of names")
     for name in ("arms", "seeds", "headlines"):
         if not found[name]:
             raise UsageError(f"{file}: SWEEP[{name!r}] is empty, {_EXAMPLE}")
@@ -132,6 +141,12 @@ def _check(file: str, found: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"{file}: SWEEP[{name!r}]={found[name]!r} is no arm; choose one of "
                 f"{', '.join(found['arms'])}"
+            )
+    arms = list(found["arms"])
+    for arm, used in found.get("uses", {}).items():
+        if arm not in arms or used not in arms[: arms.index(arm)]:
+            raise UsageError(
+                f"{file}: SWEEP['uses'] has {arm!r}: {used!r}: an arm builds on one before it"
             )
     for seed in found["seeds"]:
         if not isinstance(seed, int) or seed < 0:
