@@ -17,18 +17,29 @@ from nlip_jax.data.synthetic import SyntheticScenes
 from nlip_jax.methods.align import Align
 
 
+def config(arm: str, seed: int = 0):
+    run = ",run=runs/a" if arm in scenes.SWEEP["uses"] else ""
+    return scenes.get_config(f"arm={arm},seed={seed}{run}")
+
+
 def fields(arm: str, seed: int = 0) -> dict:
-    return json.loads(to_json(scenes.get_config(f"arm={arm},seed={seed}")))
+    return json.loads(to_json(config(arm, seed)))
 
 
 @pytest.mark.parametrize("arm", list(scenes.ARMS))
 def test_an_arm_differs_from_clip_by_what_it_is_about(arm):
-    check_numbers(scenes.get_config(f"arm={arm}"))
+    check_numbers(config(arm))
     changes = changed_fields(fields("clip"), fields(arm))
     known = {name: value for name, value in scenes.ARMS[arm].items() if name in changes}
-    captions = {name for name in changes if name.startswith("evaluators.caption")}
-    assert {name: new for name, (_, new) in changes.items() if name not in captions} == known
-    assert bool(captions) == (arm in ("completion", "whole"))
+    changed = {name: new for name, (_, new) in changes.items()}
+    captions = [name for name in changed if name.startswith("evaluators.caption")]
+    assert bool([changed.pop(name) for name in captions]) == (arm in ("completion", "whole"))
+    if arm == "again":
+        known |= {
+            "nlip.completion.captions": "runs/a",
+            "tokenizer.model": "runs/a/tokenizer.model",
+        }
+    assert changed == known
 
 
 def test_a_seed_is_one_of_everything():
@@ -44,7 +55,10 @@ def test_the_sweep_names_the_arms():
     assert sweep.seeds == (0, 1, 2)
 
 
-@pytest.mark.parametrize("arg", ["arm=new", "arm=clip,seed=-1", "arm=clip,size=3", "clip"])
+WRONG = ("arm=new", "arm=clip,seed=-1", "arm=clip,size=3", "clip", "arm=again", "arm=clip,run=a")
+
+
+@pytest.mark.parametrize("arg", WRONG)
 def test_other_arguments_are_refused(arg):
     with pytest.raises(ValueError, match=r"arm=clip\|"):
         scenes.get_config(arg)

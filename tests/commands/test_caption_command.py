@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -103,25 +104,22 @@ def test_columns_and_table_say_the_same(run, output):
     assert numbers["distinct_share"] == pytest.approx(len(np.unique(rows, axis=0)) / 100)
 
 
-def test_another_run_trains_with_them(run, output, tiny, monkeypatch, request):
-    monkeypatch.chdir(request.config.rootpath)
+def test_another_run_trains_with_them(run, output, tiny):
     folder = output / "columns" / "synthetic_caption" / "0001"
     given = given_by(folder, run, tiny)
     np.testing.assert_array_equal(given, columns(output)["synthetic_caption"])
 
 
 def given_by(folder, run, tiny):
-    config, _ = parse_command_line(
-        [*tiny, f"--config.nlip.completion.captions={folder}"], command="train"
-    )
+    setting = f"--config.nlip.completion.captions={folder}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).parents[2])  # where the config file of `tiny` is
+        config, _ = parse_command_line([*tiny, setting], command="train")
     given = build.given_columns(config, source=run.source, tokenizer=run.tokenizer)
     return given["synthetic_caption"]
 
 
-def test_a_finished_run_is_taken_for_its_last_captions(
-    run, output, tiny, tmp_path, monkeypatch, request
-):
-    monkeypatch.chdir(request.config.rootpath)
+def test_a_finished_run_is_taken_for_its_last_captions(run, output, tiny, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="this run is not finished"):
         given_by(tmp_path, run, tiny)

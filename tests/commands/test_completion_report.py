@@ -9,6 +9,7 @@ from untrained import FOUR_PART, open_tiny
 
 from nlip_jax.commands.completion_results import completion_results
 from nlip_jax.commands.run_texts import texts_report
+from nlip_jax.commands.train_command import open_columns
 from nlip_jax.data.failures import ReadError
 from nlip_jax.data.source import TRUTH, SourceView
 from nlip_jax.evaluators.objects import score_objects
@@ -120,6 +121,20 @@ def test_what_was_done_and_which_texts_were_replaced(run):
     assert groups["Least noisy"][0].concepts == []
     assert pair.own == run.source.caption(98) and pair.truth == TRUTH[run.source.truth()[98]]
     assert pair.noise_prob == pair.chance == NOISE[98]
+
+
+def test_a_completion_that_ended_is_told_as_it_was(run):
+    method = dataclasses.replace(run.method, completion_end=10)
+    ended = dataclasses.replace(run, method=method)
+    first = types.SimpleNamespace(episode=np.int32(1))
+    assert completion_results(ended, STATE) == completion_results(run, first)
+    report = texts_report(ended, STATE)
+    assert [version.name for version in report.versions] == ["0001"]
+    assert report.works[1].works[-1] == "completion ends"
+    for episode, shown in ((1, True), (2, False)):
+        columns = open_columns(ended, episode)
+        assert columns["synthetic_tokens"].rows(np.arange(5)).any() == shown
+        assert columns["noise_prob"].values is not None
 
 
 def test_the_same_examples_over_time(run):
