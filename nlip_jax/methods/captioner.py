@@ -83,8 +83,9 @@ class Captioner:
         count, length = found.tokens.shape[1:]
         rows = self._strip(found.tokens.reshape(-1, length))
         rows = rows.reshape(-1, count, self.context_length)
-        is_sure = jnp.exp(found.scores) >= self.min_confidence
-        rows = jnp.where(is_sure[..., None], rows, 0)
+        if self.min_confidence:  # or the compiler leaves the scores out
+            is_sure = jnp.exp(found.scores) >= self.min_confidence
+            rows = jnp.where(is_sure[..., None], rows, 0)
         return rows[:, 0] if count == 1 else self._best(variables, features, rows)
 
     def _apply(self, variables: PyTree, *args: Any, method: str, **options: Any) -> Any:
