@@ -25,11 +25,11 @@ FOUR_PART = {
     "nlip.lm_stride": 2,  # captioning takes more time than contrast: every other pair will do
     "nlip.text_drop": 0.8,  # captions are made from image and concepts, so most are trained so
     # Objects lie across four of the 16 patches. Top-1 after 2,400 steps, one seed: 47.8 % with one
-    # patch hidden, its reconstruction and concepts; 55.3 % without the three.
+    # patch hidden and its reconstruction, 55.7 % without.
     "nlip.mask_ratio": 0.0,
     "nlip.ir_weight": 0.0,
     # Noisy texts are left out until there are captions in place of them, which is late: captions
-    # made earlier name the wrong shapes too often and do harm.
+    # made earlier name the wrong shapes too often and are of no use.
     "nlip.completion.drop": "noise_prob",
     "nlip.completion.after": "72.5 %",
     "captions.decoding": "greedy",  # the likeliest words: drawn ones are wrong more often

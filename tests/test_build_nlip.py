@@ -94,8 +94,8 @@ def test_completion_may_end_within_the_run():
         900: ("concepts", "captions"),
         1200: (),
     }
-    used = [method.uses("synthetic_caption", episode) for episode in range(4)]
-    assert used == [True, True, True, False] and method.uses("noise_prob", 3)
+    used = [method.shows("synthetic_caption", episode) for episode in range(4)]
+    assert used == [True, True, True, False] and method.shows("noise_prob", 3)
     given = {"nlip.model": "dual_encoder", "nlip.completion.captions": "runs/a"}
     made = config(**fields, **given)
     fields = {"clock": clock_of(made), "completion": make_completion(made), "end": 1200}
@@ -183,7 +183,11 @@ def test_only_captions_that_are_trained_on_have_to_be_sure():
         ({"nlip.completion.until": "50 epochs"}, r"until='50 epochs' is step 5000 of a run of"),
         (
             {"nlip.completion.until": "4 epochs"},
-            r"until='4 epochs' is step 400, and the first captions are made at step 500",
+            r"until='4 epochs' is step 400, and texts are completed from step 500",
+        ),
+        (
+            {"nlip.completion.until": "5 epochs", "nlip.completion.captions": "runs/a"},
+            r"until='5 epochs' is step 500, and texts are completed from step 500",
         ),
         (
             {"nlip.completion.until": "4 epochs", "nlip.completion.text": "none"},

@@ -197,20 +197,20 @@ def schedule(
                 f"{config.concepts.retriever!r} finds the same each time; set it to '0 steps'"
             )
         add("concepts", first, again)
-    if completion.uses_captions and not fields.completion.captions:
-        start = first + after
+    makes_captions = completion.uses_captions and not fields.completion.captions
+    start, stop = first + after if makes_captions else first, end or clock.total_steps
+    if end and start >= end:
+        raise UsageError(
+            f"config.nlip.completion.until={fields.completion.until!r} is step {end}, and texts "
+            f"are completed from step {start}; let it end later, or begin earlier (nlip.warmup, "
+            "nlip.completion.after)"
+        )
+    if makes_captions:
         if start >= clock.total_steps:
             raise UsageError(
                 f"config.nlip.completion.after={fields.completion.after!r}: {after} steps after "
                 f"the warm-up of {first} the run of {clock.total_steps} is over; captions must be "
                 "made inside of it"
-            )
-        stop = end or clock.total_steps
-        if start >= stop:
-            raise UsageError(
-                f"config.nlip.completion.until={fields.completion.until!r} is step {end}, and the "
-                f"first captions are made at step {start}; let it end later, or begin earlier "
-                "(nlip.completion.after)"
             )
         add("captions", start, every, stop)
         if has_concepts and config.concepts.retriever == "own":  # another finds the same again

@@ -52,7 +52,7 @@ def last_completed(run: Session, state: TrainState) -> int:
     if "synthetic_tokens" not in run.method.columns:
         return 0
     episodes = range(1, int(state.episode) + 1)
-    return max((i for i in episodes if run.method.uses("synthetic_caption", i)), default=0)
+    return max((i for i in episodes if run.method.shows("synthetic_caption", i)), default=0)
 
 
 def completion_results(run: Session, state: TrainState) -> dict[str, float]:

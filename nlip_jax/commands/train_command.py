@@ -256,12 +256,11 @@ def open_columns(
     found = {}
     for name in run.method.columns if names is None else names:
         joined = run.method.joined(name)
-        if not run.method.uses(joined.column, episode):
-            found[name] = JoinedColumn(joined, None)
-            continue
-        values = run.given_columns.get(joined.column)
-        if values is None and (version := run.method.version(joined.column, episode)):
-            values = run.column(joined.column, version).read()
+        values = None
+        if run.method.shows(joined.column, episode):
+            values = run.given_columns.get(joined.column)
+            if values is None and (version := run.method.version(joined.column, episode)):
+                values = run.column(joined.column, version).read()
         found[name] = JoinedColumn(joined, values)
     return found
 

@@ -111,7 +111,7 @@ class Method:
         del column
         return episode
 
-    def uses(self, column: str, episode: int) -> bool:
+    def shows(self, column: str, episode: int) -> bool:
         """Whether training still shows a column that is known, in an episode."""
         del column, episode
         return True

@@ -89,7 +89,7 @@ class Nlip(Clip):
         made = [column in self.makes(number) for number in range(1, episode + 1)]
         return len(made) - made[::-1].index(True) if any(made) else 0
 
-    def uses(self, column: str, episode: int) -> bool:
+    def shows(self, column: str, episode: int) -> bool:
         """Synthetic captions end with the completion."""
         if column != "synthetic_caption" or not self.completion_end or not episode:
             return True
